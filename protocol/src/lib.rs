@@ -26,6 +26,7 @@ pub mod result;
 pub mod seal;
 pub mod secret;
 pub mod signed;
+pub mod tls;
 
 /// The TLS application protocol. The highest version both sides offer is used; an old decoder stays as long as its name.
 pub const ALPN: &[u8] = b"inwit/1";
