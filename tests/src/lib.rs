@@ -1,1 +1,3 @@
-//! placeholder until the first slice lands
+//! The world outside inwit: what its programs meet in tests and in the demonstration, and what never ships with them.
+
+pub mod hardware;
