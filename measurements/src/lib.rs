@@ -1,1 +1,18 @@
-//! placeholder until the first slice lands
+//! Predicts what the hardware will measure when a guest starts, and writes it down as Reference Values.
+//!
+//! Pure functions over bytes: firmware, kernel, initial ramdisk and command line in, digests out. The same functions
+//! serve the calculator `inwit-measure` and a Verifier that explains a mismatch.
+//!
+//! Not trusted: every file that is measured (firmware images, kernels, event logs) is parsed as hostile bytes, with
+//! named errors and bounded loops. Never done here: reading a clock, a network or a TPM; deciding whether a
+//! measurement is acceptable.
+
+mod bytes;
+mod cpu;
+mod digest;
+pub mod ovmf;
+pub mod reference;
+pub mod snp;
+mod vmsa;
+
+pub use digest::{Digest, DigestError, sha256, sha384};

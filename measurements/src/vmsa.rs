@@ -1,0 +1,71 @@
+//! The register page (VMSA) that each vCPU starts from, as QEMU and KVM set it up and the security processor measures it.
+//!
+//! Sources: AMD64 APM volume 2 appendix B (VMSA layout), Linux KVM SVM reset values, QEMU x86 CPU reset. Everything not
+//! set here is zero. Nothing foreign is parsed; never touches guest memory.
+
+use crate::ovmf::PAGE;
+
+/// Where the boot processor starts: the reset vector.
+pub(crate) const RESET_EIP: u32 = 0xffff_fff0;
+
+/// A VMSA page for a vCPU that starts at `eip`, with a CPU signature and SEV_FEATURES.
+pub(crate) fn page(eip: u32, cpu_signature: u32, sev_features: u64) -> Box<[u8; PAGE]> {
+    let mut page = Box::new([0; PAGE]);
+    // Segments of 16 bytes: selector u16, attributes u16, limit u32, base u64. Real-mode limits throughout.
+    let data = 0x0093;
+    segment(&mut page, 0x00, 0, data, 0); // ES
+    segment(&mut page, 0x10, 0xf000, 0x009b, eip & 0xffff_0000); // CS
+    segment(&mut page, 0x20, 0, data, 0); // SS
+    segment(&mut page, 0x30, 0, data, 0); // DS
+    segment(&mut page, 0x40, 0, data, 0); // FS
+    segment(&mut page, 0x50, 0, data, 0); // GS
+    segment(&mut page, 0x60, 0, 0, 0); // GDTR
+    segment(&mut page, 0x70, 0, 0x0082, 0); // LDTR
+    segment(&mut page, 0x80, 0, 0, 0); // IDTR
+    segment(&mut page, 0x90, 0, 0x008b, 0); // TR
+    put(&mut page, 0x0d0, &0x1000u64.to_le_bytes()); // EFER: KVM sets SVME
+    put(&mut page, 0x148, &0x40u64.to_le_bytes()); // CR4: KVM sets MCE
+    put(&mut page, 0x158, &0x10u64.to_le_bytes()); // CR0: ET
+    put(&mut page, 0x160, &0x400u64.to_le_bytes()); // DR7
+    put(&mut page, 0x168, &0xffff_0ff0u64.to_le_bytes()); // DR6
+    put(&mut page, 0x170, &0x2u64.to_le_bytes()); // RFLAGS
+    put(&mut page, 0x178, &u64::from(eip & 0xffff).to_le_bytes()); // RIP
+    put(&mut page, 0x268, &0x0007_0406_0007_0406u64.to_le_bytes()); // PAT at reset
+    put(&mut page, 0x310, &u64::from(cpu_signature).to_le_bytes()); // RDX: CPUID 1 EAX, as after a hardware reset
+    put(&mut page, 0x3b0, &sev_features.to_le_bytes());
+    put(&mut page, 0x3e8, &1u64.to_le_bytes()); // XCR0: x87 state only
+    put(&mut page, 0x408, &0x1f80u32.to_le_bytes()); // MXCSR
+    put(&mut page, 0x410, &0x037fu16.to_le_bytes()); // FCW
+    page
+}
+
+fn segment(page: &mut [u8; PAGE], offset: usize, selector: u16, attributes: u16, base: u32) {
+    put(page, offset, &selector.to_le_bytes());
+    put(page, offset + 2, &attributes.to_le_bytes());
+    put(page, offset + 4, &0xffffu32.to_le_bytes());
+    put(page, offset + 8, &u64::from(base).to_le_bytes());
+}
+
+/// Offsets are the constants of this file, all inside the page.
+fn put(page: &mut [u8; PAGE], offset: usize, value: &[u8]) {
+    page[offset..offset + value.len()].copy_from_slice(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::sha384;
+
+    #[test]
+    fn pages_have_the_published_digests() {
+        // EPYC-v4, SEV_FEATURES 1, as computed with an independent calculator.
+        let boot = sha384(page(RESET_EIP, 0x0080_0f12, 1).as_ref());
+        let boot_page =
+            "77920c4c629ff47e90c0e174fc1ad0eb6fa664f88cd4739488058a8c6cb1a77b3856f55378e9518d0da99452d51c553a";
+        assert_eq!(boot.to_string(), boot_page);
+        let application = sha384(page(0x0080_b004, 0x0080_0f12, 1).as_ref());
+        let application_page =
+            "8413b852790765a310d95867a8b00bfca3a802b5a80830044b45e253fe96222657e11e53fcf63eb0e0afd722385bf7b4";
+        assert_eq!(application.to_string(), application_page);
+    }
+}
