@@ -1,0 +1,70 @@
+//! What only PID 1 does: mounts, kernel modules, reaping's preconditions, and the end. Every way out is a power-off.
+
+use crate::config::{Absence, MeasuredConfig};
+use inwit_protocol::refusal::{Refusal, RefusalCode};
+use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::mount::{MsFlags, mount};
+use nix::sys::reboot::{RebootMode, reboot, set_cad_enabled};
+use std::fs::File;
+use std::process::ExitCode;
+
+const STRICT: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+
+fn mount_one(kind: &str, target: &str, flags: MsFlags) -> Result<(), Refusal> {
+    match mount(Some(kind), target, Some(kind), flags, None::<&str>) {
+        Ok(()) | Err(nix::Error::EBUSY) => Ok(()), // devtmpfs may have been mounted by the kernel
+        Err(errno) => Err(Refusal::new(RefusalCode::Internal, format_args!("mounting {kind} at {target}: {errno}"))),
+    }
+}
+
+/// The file systems that need no module. The folders are in the image.
+pub(crate) fn mount_early() -> Result<(), Refusal> {
+    mount_one("proc", "/proc", STRICT)?;
+    mount_one("sysfs", "/sys", STRICT)?;
+    mount_one("devtmpfs", "/dev", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC)?;
+    mount_one("tmpfs", "/run", STRICT)?;
+    mount_one("securityfs", "/sys/kernel/security", STRICT)?;
+    // Ctrl-Alt-Del comes from the host: let it be a signal that ends the workload in order, not a hard reset.
+    set_cad_enabled(false).map_err(|errno| Refusal::new(RefusalCode::Internal, format_args!("ctrl-alt-del: {errno}")))
+}
+
+/// The file systems that modules bring.
+pub(crate) fn mount_late() -> Result<(), Refusal> {
+    match mount_one("configfs", "/sys/kernel/config", STRICT) {
+        // A platform without configfs has no report directory; which platform this is, is found out next.
+        Err(_) if !std::path::Path::new("/sys/kernel/config").exists() => Ok(()),
+        other => other,
+    }
+}
+
+/// Loads the configured modules in order.
+pub(crate) fn load_modules(config: &MeasuredConfig) -> Result<(), Refusal> {
+    for module in &config.modules {
+        let failed = |error: &dyn std::fmt::Display| {
+            Refusal::new(RefusalCode::Internal, format_args!("module {}: {error}", module.path.display()))
+        };
+        let file = File::open(&module.path).map_err(|error| failed(&error))?;
+        match finit_module(&file, c"", ModuleInitFlags::empty()) {
+            Ok(()) | Err(nix::Error::EEXIST) => {}
+            Err(nix::Error::ENODEV) if module.absence == Absence::Expect => {}
+            Err(errno) => return Err(failed(&errno)),
+        }
+    }
+    Ok(())
+}
+
+/// A panic would make the kernel panic, and leave the VM standing if it is so configured: power off instead.
+pub(crate) fn power_off_on_panic() {
+    std::panic::set_hook(Box::new(|information| {
+        let place = information.location().map(ToString::to_string).unwrap_or_default();
+        crate::console::line(&format!("inwit: PANIC at {place}; powering off"), ExitCode::FAILURE);
+        power_off();
+    }));
+}
+
+/// Flushes and powers off. Returns only if the kernel refuses.
+pub(crate) fn power_off() -> ExitCode {
+    nix::unistd::sync();
+    let refused = reboot(RebootMode::RB_POWER_OFF);
+    crate::console::line(&format!("inwit: power-off refused: {refused:?}"), ExitCode::FAILURE)
+}

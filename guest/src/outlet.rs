@@ -1,0 +1,108 @@
+//! Outlets: a local plain socket in, attested mutual TLS out. The workload needs to know nothing of TLS, and the
+//! Credential Key never leaves the agent. Only the workload's user may connect, and only the one configured peer is
+//! ever talked to.
+
+use crate::channel::dial;
+use crate::config::{MeasuredConfig, Outlet};
+use crate::credential::BoundCredential;
+use inwit_protocol::refusal::{Refusal, RefusalCode};
+use inwit_protocol::tls::{self, AcceptedPeers};
+use nix::unistd::{Uid, chown};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio_rustls::TlsConnector;
+
+/// Longest mutual TLS handshake with a peer.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+/// Most local connections of one outlet at a time.
+const CONNECTIONS: usize = 64;
+
+/// An outlet that listens; its task ends with the runtime.
+pub(crate) struct Open {
+    /// Name, as the workload's environment has it.
+    pub(crate) name: String,
+    /// Socket path.
+    pub(crate) path: PathBuf,
+}
+
+fn failed(what: &str, error: impl std::fmt::Display) -> Refusal {
+    Refusal::new(RefusalCode::Internal, format_args!("outlet, {what}: {error}"))
+}
+
+/// Makes the run directory, private to the agent but for passage.
+pub(crate) fn make_run_directory(path: &Path) -> Result<(), Refusal> {
+    fs::DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(|error| failed("run directory", error))
+}
+
+/// Opens every configured outlet.
+pub(crate) fn open_all(config: &MeasuredConfig, credential: &BoundCredential) -> Result<Vec<Open>, Refusal> {
+    make_run_directory(&config.run)?;
+    config.outlets.iter().map(|outlet| open(outlet, config, credential)).collect()
+}
+
+fn open(outlet: &Outlet, config: &MeasuredConfig, credential: &BoundCredential) -> Result<Open, Refusal> {
+    let peers = AcceptedPeers { bundle: credential.bundle().clone(), identifiers: vec![outlet.peer.clone()] };
+    let client =
+        tls::workload_client(credential.chain(), credential.key(), peers, Arc::new(credential.clock().clone()))
+            .map_err(|error| tls::refusal_of(&error))?;
+    let path = config.run.join(format!("{}.sock", outlet.name));
+    if path.exists() {
+        fs::remove_file(&path).map_err(|error| failed("stale socket", error))?;
+    }
+    let listener = UnixListener::bind(&path).map_err(|error| failed("socket", error))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(|error| failed("permissions", error))?;
+    if Uid::effective().is_root() {
+        chown(&path, Some(Uid::from_raw(config.workload_user)), None).map_err(|error| failed("owner", error))?;
+    }
+    let allowed = if Uid::effective().is_root() { config.workload_user } else { Uid::effective().as_raw() };
+    tokio::spawn(serve(listener, outlet.clone(), Arc::new(client), allowed));
+    Ok(Open { name: outlet.name.clone(), path })
+}
+
+async fn serve(listener: UnixListener, outlet: Outlet, client: Arc<ClientConfig>, allowed: u32) {
+    let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+    loop {
+        // The semaphore is never closed; should it be, nothing more is accepted.
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let Ok((local, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        if !local.peer_cred().is_ok_and(|peer| peer.uid() == allowed || peer.uid() == 0) {
+            continue;
+        }
+        let (outlet, client) = (outlet.clone(), Arc::clone(&client));
+        tokio::spawn(async move {
+            if let Err(error) = relay(local, &outlet, client).await {
+                let text = format!("inwit: outlet {} closed: {}", outlet.name, describe(&error));
+                crate::console::line(&text, std::process::ExitCode::SUCCESS);
+            }
+            drop(slot);
+        });
+    }
+}
+
+/// What ended a connection, without foreign text.
+fn describe(error: &io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(error) => tls::refusal_of(error).to_string(),
+        None => error.kind().to_string(),
+    }
+}
+
+async fn relay(mut local: UnixStream, outlet: &Outlet, client: Arc<ClientConfig>) -> io::Result<()> {
+    let name = ServerName::try_from("peer.invalid").map_err(io::Error::other)?;
+    let handshake = async {
+        let relayed = dial(&outlet.to).await?;
+        TlsConnector::from(client).connect(name, relayed).await
+    };
+    let mut peer = tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    tokio::io::copy_bidirectional(&mut local, &mut peer).await.map(|_| ())
+}
