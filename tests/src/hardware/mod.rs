@@ -11,12 +11,17 @@
 use std::io;
 use std::path::PathBuf;
 
+use ring::rand::{SecureRandom, SystemRandom};
+
 pub mod amd;
+mod der;
 pub mod device;
+pub mod intel;
 pub mod tsmfs;
 
 pub use amd::{AmdTestRoot, SnpMachine};
 pub use device::{Device, Fault, Request};
+pub use intel::{IntelTestRoot, TdxMachine};
 
 /// Bytes of report data in a request, for SNP and TDX alike.
 pub const INBLOB_LEN: usize = 64;
@@ -38,6 +43,8 @@ pub struct RawEvidence {
 pub enum Machine {
     /// AMD SEV-SNP.
     Snp(Box<SnpMachine>),
+    /// Intel TDX.
+    Tdx(Box<TdxMachine>),
 }
 
 impl Machine {
@@ -45,6 +52,7 @@ impl Machine {
     pub fn provider_name(&self) -> &'static str {
         match self {
             Self::Snp(_) => "sev_guest",
+            Self::Tdx(_) => "tdx_guest",
         }
     }
 
@@ -52,6 +60,7 @@ impl Machine {
     pub fn privlevel_floor(&self) -> Option<u32> {
         match self {
             Self::Snp(machine) => Some(machine.privlevel_floor),
+            Self::Tdx(_) => None,
         }
     }
 
@@ -61,6 +70,7 @@ impl Machine {
             Self::Snp(machine) => {
                 Ok(RawEvidence { outblob: machine.report(inblob, privlevel)?.to_vec(), auxblob: machine.auxblob() })
             }
+            Self::Tdx(machine) => Ok(RawEvidence { outblob: machine.quote(inblob)?, auxblob: Vec::new() }),
         }
     }
 
@@ -68,7 +78,14 @@ impl Machine {
     fn signature_offset(&self) -> usize {
         match self {
             Self::Snp(_) => 0x2a0,
+            Self::Tdx(machine) => machine.version.signed_len() + 4,
         }
+    }
+}
+
+impl From<TdxMachine> for Machine {
+    fn from(machine: TdxMachine) -> Self {
+        Self::Tdx(Box::new(machine))
     }
 }
 
@@ -76,6 +93,12 @@ impl From<SnpMachine> for Machine {
     fn from(machine: SnpMachine) -> Self {
         Self::Snp(Box::new(machine))
     }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], HardwareError> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| HardwareError::Key("draw random bytes"))?;
+    Ok(bytes)
 }
 
 /// Why the simulated hardware could not be made or reached. A fault of the test bench, never a finding.
@@ -123,6 +146,7 @@ pub(crate) mod fixture {
     use std::sync::{Arc, LazyLock};
 
     use super::amd::{AmdTestRoot, Product, SnpMachine};
+    use super::intel::{IntelTestRoot, TdxMachine};
 
     /// 2026-11-22 12:00:00 UTC.
     pub(crate) const NOW: u64 = 1_795_348_800;
@@ -137,6 +161,16 @@ pub(crate) mod fixture {
 
     pub(crate) fn snp_machine() -> SnpMachine {
         SnpMachine::new(&amd_root(), [0x4d; 48]).unwrap()
+    }
+
+    static INTEL: LazyLock<Arc<IntelTestRoot>> = LazyLock::new(|| Arc::new(IntelTestRoot::generate(NOW).unwrap()));
+
+    pub(crate) fn intel_root() -> Arc<IntelTestRoot> {
+        Arc::clone(&INTEL)
+    }
+
+    pub(crate) fn tdx_machine() -> TdxMachine {
+        TdxMachine::new(&intel_root(), [0x4d; 48], [[0; 48]; 4]).unwrap()
     }
 
     /// Real evidence, which is not part of the repository. Says so where it is missing.

@@ -10,11 +10,10 @@ use std::path::Path;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 
-use super::HardwareError;
+use super::{HardwareError, der};
 use rsa::{RsaKey, Trailer};
 use x509::{Tbs, authority_key_id, basic_constraints, distribution_point, key_usage, name, subject_key_id, validity};
 
-mod der;
 mod product;
 mod report;
 mod rsa;

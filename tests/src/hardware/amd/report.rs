@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use ring::rand::{SecureRandom, SystemRandom};
+use ring::rand::SystemRandom;
 
 use super::{AmdTestRoot, Tcb, Vcek};
-use crate::hardware::HardwareError;
+use crate::hardware::{HardwareError, random};
 
 /// Length of an attestation report in bytes.
 pub const REPORT_LEN: usize = 0x4a0;
@@ -90,9 +90,8 @@ pub struct SnpMachine {
 impl SnpMachine {
     /// A chip with a random identity, running a guest with this launch digest, in a state that a strict policy accepts.
     pub fn new(root: &Arc<AmdTestRoot>, launch_digest: [u8; 48]) -> Result<Self, HardwareError> {
-        let mut chip_id = [0; 64];
-        let significant = root.product().hwid_len();
-        fill(chip_id.get_mut(..significant).unwrap_or_default())?;
+        let mut chip_id: [u8; 64] = random()?;
+        chip_id.iter_mut().skip(root.product().hwid_len()).for_each(|byte| *byte = 0);
         Self::on_chip(root, chip_id, Tcb::default(), launch_digest)
     }
 
@@ -103,8 +102,6 @@ impl SnpMachine {
         tcb: Tcb,
         launch_digest: [u8; 48],
     ) -> Result<Self, HardwareError> {
-        let mut report_id = [0; 32];
-        fill(&mut report_id)?;
         Ok(Self {
             root: Arc::clone(root),
             vcek: Arc::new(root.issue_vcek(&root.vcek_fields(&chip_id, &tcb))?),
@@ -120,7 +117,7 @@ impl SnpMachine {
             host_data: [0; 32],
             id_key_digest: [0; 48],
             author_key_digest: [0; 48],
-            report_id,
+            report_id: random()?,
             current_tcb: tcb,
             reported_tcb: tcb,
             committed_tcb: tcb,
@@ -222,10 +219,6 @@ impl SnpMachine {
             AuxBlob::Other(bytes) => bytes.clone(),
         }
     }
-}
-
-fn fill(bytes: &mut [u8]) -> Result<(), HardwareError> {
-    SystemRandom::new().fill(bytes).map_err(|_| HardwareError::Key("draw random bytes"))
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use ring::rand::SystemRandom;
 use ring::signature::{KeyPair, RSA_PSS_SHA384, RsaKeyPair};
 
 use super::HardwareError;
-use super::der::{self, context};
 use super::x509::Tbs;
+use crate::hardware::der::{self, context};
 
 /// How the algorithm identifier writes the PSS trailer field, whose only value DER would omit as a default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

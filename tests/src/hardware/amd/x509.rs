@@ -3,9 +3,11 @@
 //! Compared element by element with AMD's own root, signing and chip certificates. It trusts its caller for every
 //! value, signs nothing itself and reads no DER.
 
-use super::der::{self, BIT_STRING, BOOLEAN, IA5_STRING, OCTET_STRING, PRINTABLE_STRING, UTF8_STRING, context};
 use super::rsa::{RsaKey, Trailer};
 use super::{HardwareError, Product, VcekFields};
+use crate::hardware::der::{
+    self, BIT_STRING, BOOLEAN, IA5_STRING, OCTET_STRING, PRINTABLE_STRING, UTF8_STRING, context,
+};
 
 /// The signed part of a certificate, each field already DER.
 pub(super) struct Tbs<'a> {

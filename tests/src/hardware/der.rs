@@ -1,7 +1,7 @@
 //! A small DER writer for the certificates and lists of the simulated hardware.
 //!
 //! It exists because AMD's RSASSA-PSS certificates carry an algorithm identifier that no certificate builder on ring
-//! writes. It trusts its caller (our own code) for well-formed content; it never reads DER and never meets foreign
+//! writes, and for Intel's extension of the PCK certificate. It trusts its caller (our own code) for well-formed content; it never reads DER and never meets foreign
 //! bytes.
 
 use time::OffsetDateTime;
@@ -9,9 +9,10 @@ use time::OffsetDateTime;
 use super::HardwareError;
 
 pub(super) const BOOLEAN: u8 = 0x01;
-pub(super) const INTEGER: u8 = 0x02;
+const INTEGER: u8 = 0x02;
 pub(super) const BIT_STRING: u8 = 0x03;
 pub(super) const OCTET_STRING: u8 = 0x04;
+pub(super) const ENUMERATED: u8 = 0x0a;
 pub(super) const UTF8_STRING: u8 = 0x0c;
 pub(super) const PRINTABLE_STRING: u8 = 0x13;
 pub(super) const IA5_STRING: u8 = 0x16;
