@@ -17,11 +17,16 @@ pub mod amd;
 mod der;
 pub mod device;
 pub mod intel;
+pub mod mailbox;
+pub mod module;
 pub mod tsmfs;
 
 pub use amd::{AmdTestRoot, SnpMachine};
 pub use device::{Device, Fault, Request};
 pub use intel::{IntelTestRoot, TdxMachine};
+pub use mailbox::Mailbox;
+pub use module::build_module;
+pub use tsmfs::TsmFs;
 
 /// Bytes of report data in a request, for SNP and TDX alike.
 pub const INBLOB_LEN: usize = 64;
@@ -128,6 +133,9 @@ pub enum HardwareError {
         /// What it said.
         output: String,
     },
+    /// No kernel headers where they should be.
+    #[error("{}: no kernel Makefile there or in its `build`: unpack the linux-headers packages of the guest's kernel", .0.display())]
+    Headers(PathBuf),
     /// A file or folder could not be used.
     #[error("{}: {source}; remove it, or choose another path", path.display())]
     Io {
