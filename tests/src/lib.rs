@@ -1,3 +1,4 @@
 //! The world outside inwit: what its programs meet in tests and in the demonstration, and what never ships with them.
 
 pub mod hardware;
+pub mod world;
