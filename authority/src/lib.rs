@@ -1,1 +1,3 @@
 //! placeholder until the first slice lands
+
+pub mod evidence;

@@ -1,0 +1,189 @@
+//! What authentic Evidence says, typed per platform. These are values, not a proof: only an `Authentic`, which no caller
+//! can make, says that they are true. Arrays hold register bytes in the order of the hardware's own structures.
+
+use inwit_protocol::evidence::Platform;
+
+use super::snp::{GuestPolicy, PlatformInfo, Product, SnpTcb};
+use super::tdx::{TcbStatus, TdAttributes};
+
+/// Claims of one platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claims {
+    /// AMD SEV-SNP.
+    Snp(Box<SnpClaims>),
+    /// Intel TDX.
+    Tdx(Box<TdxClaims>),
+    /// A TPM 2.0 whose attestation key is configured as trusted; nothing roots it in TEE hardware.
+    Vtpm(Box<VtpmClaims>),
+}
+
+impl Claims {
+    /// The platform that made the Evidence.
+    pub fn platform(&self) -> Platform {
+        match self {
+            Self::Snp(_) => Platform::Snp,
+            Self::Tdx(_) => Platform::Tdx,
+            Self::Vtpm(_) => Platform::Vtpm,
+        }
+    }
+}
+
+/// A firmware version as `major.minor` build `build`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FirmwareVersion {
+    /// Major version of the firmware and of the ABI that it speaks.
+    pub major: u8,
+    /// Minor version.
+    pub minor: u8,
+    /// Build number.
+    pub build: u8,
+}
+
+/// Which key signed an SNP report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnpSigner {
+    /// The chip's own key.
+    Vcek,
+    /// A key that AMD gave to a cloud provider for its chips.
+    Vlek {
+        /// CSP_ID of the certificate.
+        provider: String,
+    },
+}
+
+/// Claims of an SNP attestation report (firmware ABI 56860, ATTESTATION_REPORT).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnpClaims {
+    /// Layout version: 2, 3 or 5.
+    pub version: u32,
+    /// EPYC generation, as its root key proves.
+    pub product: Product,
+    /// Whose key signed.
+    pub signer: SnpSigner,
+    /// MEASUREMENT, the launch digest.
+    pub measurement: [u8; 48],
+    /// POLICY of the launch.
+    pub policy: GuestPolicy,
+    /// Privilege level that asked for the report: 0 to 3, or `u32::MAX` for the host.
+    pub vmpl: u32,
+    /// GUEST_SVN of the ID block.
+    pub guest_svn: u32,
+    /// FAMILY_ID of the ID block.
+    pub family_id: [u8; 16],
+    /// IMAGE_ID of the ID block.
+    pub image_id: [u8; 16],
+    /// HOST_DATA, chosen by the host at launch.
+    pub host_data: [u8; 32],
+    /// SHA-384 of the key that signed the ID block, zero where there is none.
+    pub id_key_digest: [u8; 48],
+    /// SHA-384 of the key that signed the ID key, zero where there is none.
+    pub author_key_digest: [u8; 48],
+    /// REPORT_ID of this guest instance.
+    pub report_id: [u8; 32],
+    /// REPORT_ID of the bound migration agent, if one is bound.
+    pub migration_agent: Option<[u8; 32]>,
+    /// CHIP_ID; zero under a VLEK whose provider masks it.
+    pub chip_id: [u8; 64],
+    /// REPORTED_TCB, which the signing key is derived from.
+    pub reported_tcb: SnpTcb,
+    /// COMMITTED_TCB, below which the platform cannot be rolled back.
+    pub committed_tcb: SnpTcb,
+    /// CURRENT_TCB.
+    pub current_tcb: SnpTcb,
+    /// LAUNCH_TCB, the platform's when the guest was launched or came.
+    pub launch_tcb: SnpTcb,
+    /// Version of the firmware that runs.
+    pub current_firmware: FirmwareVersion,
+    /// Version of the firmware below which the platform cannot be rolled back.
+    pub committed_firmware: FirmwareVersion,
+    /// PLATFORM_INFO.
+    pub platform_info: PlatformInfo,
+    /// LAUNCH_MIT_VECTOR and CURRENT_MIT_VECTOR; absent before version 5.
+    pub mitigations: Option<(u64, u64)>,
+}
+
+/// A flag of a PCK certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PckFlag {
+    /// Stated as false.
+    No,
+    /// Not stated: the certificate comes from the Processor CA, which makes no such statement.
+    Unstated,
+    /// Stated as true.
+    Yes,
+}
+
+/// Claims of a TDX quote and of the collateral that it was verified with (TDX DCAP quote format 4 and 5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TdxClaims {
+    /// Quote version: 4 or 5.
+    pub version: u16,
+    /// MRTD, the measurement of the TD as built.
+    pub mrtd: [u8; 48],
+    /// RTMR0 to RTMR3.
+    pub rtmrs: [[u8; 48]; 4],
+    /// TDATTRIBUTES.
+    pub td_attributes: TdAttributes,
+    /// XFAM, the CPU features that the TD may use.
+    pub xfam: u64,
+    /// MRCONFIGID, chosen by the host at launch.
+    pub mr_config_id: [u8; 48],
+    /// MROWNER, chosen by the host at launch.
+    pub mr_owner: [u8; 48],
+    /// MROWNERCONFIG, chosen by the host at launch.
+    pub mr_owner_config: [u8; 48],
+    /// MRSEAM, the measurement of the TDX module.
+    pub mr_seam: [u8; 48],
+    /// MRSERVICETD of the bound service TDs; absent in a TD 1.0 body, zero where none is bound.
+    pub mr_service_td: Option<[u8; 48]>,
+    /// TEE_TCB_SVN.
+    pub tee_tcb_svn: [u8; 16],
+    /// Status of the platform, the worst of its parts.
+    pub tcb_status: TcbStatus,
+    /// Advisories that apply to the platform at that status, for example `INTEL-SA-00615`.
+    pub advisory_ids: Vec<String>,
+    /// The lower tcbEvaluationDataNumber of TCB info and QE identity: how new the collateral is.
+    pub tcb_evaluation_number: u32,
+    /// FMSPC of the platform.
+    pub fmspc: [u8; 6],
+    /// Whether processor packages may be added to the platform.
+    pub dynamic_platform: PckFlag,
+    /// Whether Intel holds the platform's root keys.
+    pub cached_keys: PckFlag,
+    /// Whether simultaneous multithreading is on.
+    pub smt_enabled: PckFlag,
+}
+
+/// Claims of a TPM quote (TPM 2.0 library part 2, TPMS_ATTEST).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VtpmClaims {
+    /// PCRs 0 to 23 of the SHA-256 bank.
+    pub pcrs: [[u8; 32]; 24],
+    /// Times the TPM was reset.
+    pub reset_count: u32,
+    /// Times the TPM was restarted or resumed since the last reset.
+    pub restart_count: u32,
+    /// Milliseconds that the TPM has been powered.
+    pub clock: u64,
+    /// False where `clock` may have gone back since an unorderly shutdown. Informative.
+    pub clock_safe: bool,
+    /// Vendor's firmware version number.
+    pub firmware_version: u64,
+    /// SHA-256 of the attestation key's SubjectPublicKeyInfo: the form in which it is configured as trusted.
+    pub attestation_key: [u8; 32],
+    /// Events of the boot log, which replay to PCRs 0 to 9 of the quote.
+    pub events: Vec<BootEvent>,
+}
+
+/// One event of a boot log, after its replay matched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootEvent {
+    /// PCR that was extended.
+    pub pcr: u32,
+    /// Event type of the TCG PC client profile.
+    pub kind: u32,
+    /// Digest that the PCR was extended with.
+    pub digest: [u8; 32],
+    /// What the firmware wrote beside the digest. Only the digest is measured.
+    pub data: Vec<u8>,
+}

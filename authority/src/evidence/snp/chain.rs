@@ -1,0 +1,151 @@
+//! From a VEK certificate to a pinned AMD root key: ARK, ASK or ASVK, VEK, with dates and revocation. The root is the
+//! configured certificate, byte for byte; nothing that a host sends can take its place.
+
+use rustls_pki_types::{
+    AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm, UnixTime, alg_id,
+};
+use std::time::Duration;
+use thiserror::Error;
+use webpki::{EndEntityCert, Error as PathError, KeyUsage};
+
+use super::tcb::Product;
+use crate::evidence::endorsements::EndorsementError;
+use crate::evidence::x509::{self, RevocationList, Window};
+
+/// Why a VEK does not lead to the configured root.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum ChainError {
+    #[error("a certificate of the AMD chain is outside of its validity dates")]
+    Expired,
+    #[error("no revocation list of the configured {0} root is current: import a fresh one")]
+    ListExpired(Product),
+    #[error("the certificate between VEK and ARK is revoked by AMD's list for {0}")]
+    Revoked(Product),
+    #[error("the VEK does not chain to the configured ARK-{product}: {reason}")]
+    Untrusted { product: Product, reason: String },
+}
+
+/// One trusted AMD root: the ARK of one product, with what AMD issued under it.
+#[derive(Clone, Debug)]
+pub struct SnpRoot {
+    product: Product,
+    ark: Vec<u8>,
+    window: Window,
+    intermediates: Vec<Vec<u8>>,
+    revocations: Vec<RevocationList>,
+}
+
+impl SnpRoot {
+    /// A root from DER: the ARK, its ASK and ASVK (those that there are), and its revocation lists. Without any list
+    /// revocation is not checked; with lists, a current one must be among them when Evidence is judged.
+    ///
+    /// # Errors
+    /// [`EndorsementError`] when the ARK is not self-signed or named for another product, or when an intermediate or a
+    /// list is not signed by it. Dates are not looked at here: they are judged at the time of the Evidence.
+    pub fn new(
+        product: Product,
+        ark: &[u8],
+        intermediates: &[Vec<u8>],
+        revocations: &[Vec<u8>],
+    ) -> Result<Self, EndorsementError> {
+        let root = x509::certificate(ark).map_err(EndorsementError::amd("ARK"))?;
+        if x509::common_name(root.subject()) != Some(&format!("ARK-{product}")) {
+            return Err(EndorsementError::Product { certificate: "ARK", product });
+        }
+        x509::verify_issued(&root, &root).map_err(EndorsementError::amd("ARK"))?;
+        for der in intermediates {
+            let intermediate = x509::certificate(der).map_err(EndorsementError::amd("ASK or ASVK"))?;
+            let name = x509::common_name(intermediate.subject());
+            if ![format!("SEV-{product}"), format!("SEV-VLEK-{product}")].iter().any(|good| name == Some(good)) {
+                return Err(EndorsementError::Product { certificate: "ASK or ASVK", product });
+            }
+            x509::verify_issued(&intermediate, &root).map_err(EndorsementError::amd("ASK or ASVK"))?;
+        }
+        let lists = revocations.iter().map(|der| RevocationList::verify(der, &root));
+        Ok(Self {
+            product,
+            ark: ark.to_vec(),
+            window: Window::of(root.validity()).map_err(EndorsementError::amd("ARK"))?,
+            intermediates: intermediates.to_vec(),
+            revocations: lists.collect::<Result<_, _>>().map_err(EndorsementError::amd("revocation list"))?,
+        })
+    }
+
+    /// The product that this root speaks for.
+    pub fn product(&self) -> Product {
+        self.product
+    }
+
+    /// Verifies that `vek` was issued under this root and is valid `at` this time. `hint` is an intermediate that the
+    /// host sent along, used only as a link of the path.
+    pub(super) fn verify(&self, vek: &[u8], hint: Option<&[u8]>, at: u64) -> Result<(), ChainError> {
+        if !self.window.contains(at) {
+            return Err(ChainError::Expired);
+        }
+        let untrusted = |reason: PathError| match reason {
+            PathError::CertExpired { .. } | PathError::CertNotValidYet { .. } => ChainError::Expired,
+            other => ChainError::Untrusted { product: self.product, reason: other.to_string() },
+        };
+        let (ark, vek) = (CertificateDer::from(self.ark.as_slice()), CertificateDer::from(vek));
+        let anchor = [webpki::anchor_from_trusted_cert(&ark).map_err(untrusted)?];
+        let links: Vec<CertificateDer<'_>> =
+            self.intermediates.iter().map(Vec::as_slice).chain(hint).map(CertificateDer::from).collect();
+        let algorithms = [&AmdPss, webpki::ring::RSA_PSS_2048_8192_SHA384_LEGACY_KEY];
+        let time = UnixTime::since_unix_epoch(Duration::from_secs(at));
+        let end_entity = EndEntityCert::try_from(&vek).map_err(untrusted)?;
+        let path = end_entity
+            .verify_for_usage(&algorithms, &anchor, &links, time, KeyUsage::client_auth(), None, None)
+            .map_err(untrusted)?;
+        let serials: Vec<&[u8]> = path.intermediate_certificates().map(|link| link.serial()).collect();
+        let [serial] = serials.as_slice() else {
+            let reason = "there must be exactly one certificate between them".to_owned();
+            return Err(ChainError::Untrusted { product: self.product, reason });
+        };
+        self.not_revoked(serial, at)
+    }
+
+    /// Being on any list, however old, revokes; but only a current list shows that nothing was added.
+    fn not_revoked(&self, serial: &[u8], at: u64) -> Result<(), ChainError> {
+        if self.revocations.iter().any(|list| list.lists(serial)) {
+            return Err(ChainError::Revoked(self.product));
+        }
+        if !self.revocations.is_empty() && !self.revocations.iter().any(|list| list.window.contains(at)) {
+            return Err(ChainError::ListExpired(self.product));
+        }
+        Ok(())
+    }
+}
+
+/// RSASSA-PSS with SHA-384 under an AlgorithmIdentifier that writes the trailer field, as AMD's ARK, ASK, ASVK and
+/// older VCEK certificates do although DER leaves a default out. webpki compares identifiers byte for byte and knows
+/// only the other form.
+#[derive(Debug)]
+struct AmdPss;
+
+/// Content of that AlgorithmIdentifier (RFC 4055 §3.1).
+#[rustfmt::skip]
+const AMD_PSS_IDENTIFIER: &[u8] = &[
+    0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a, // id-RSASSA-PSS
+    0x30, 0x39, // parameters
+    0xa0, 0x0f, // [0] hash
+    0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02, 0x05, 0x00, // SHA-384
+    0xa1, 0x1c, // [1] mask generation
+    0x30, 0x1a, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x08, // MGF1
+    0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02, 0x05, 0x00, // SHA-384
+    0xa2, 0x03, 0x02, 0x01, 0x30, // [2] salt of 48 bytes
+    0xa3, 0x03, 0x02, 0x01, 0x01, // [3] trailer field, the default written out
+];
+
+impl SignatureVerificationAlgorithm for AmdPss {
+    fn verify_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
+        webpki::ring::RSA_PSS_2048_8192_SHA384_LEGACY_KEY.verify_signature(key, message, signature)
+    }
+
+    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+        alg_id::RSA_ENCRYPTION
+    }
+
+    fn signature_alg_id(&self) -> AlgorithmIdentifier {
+        AlgorithmIdentifier::from_slice(AMD_PSS_IDENTIFIER)
+    }
+}

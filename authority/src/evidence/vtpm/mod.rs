@@ -1,0 +1,91 @@
+//! Plain vTPM: from a TPM quote and the configured attestation keys to authenticated claims. The key is trusted because
+//! it is configured, nothing roots it in TEE hardware; so this platform is never called confidential. Order: form, trust
+//! in the key, signature, PCR values against the signed digest, boot log against the PCR values (TPM 2.0 library part 2;
+//! TCG PC client platform firmware profile). Trusts no byte of the quote or the log.
+
+mod attest;
+mod key;
+
+use inwit_protocol::cbor::ParseError;
+use inwit_protocol::evidence::TpmQuote;
+use inwit_protocol::primitives::sha256;
+use inwit_protocol::refusal::{Refusal, RefusalCode};
+use thiserror::Error;
+
+use super::claims::{BootEvent, VtpmClaims};
+use super::endorsements::Endorsements;
+use super::fields::Short;
+use attest::{Attest, AttestError};
+use key::{AttestationKey, KeyError};
+
+/// Why a TPM quote is not authentic.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(super) enum VtpmError {
+    #[error("the TPM quote: {0}")]
+    Quote(ParseError),
+    #[error(transparent)]
+    Attest(#[from] AttestError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("no TPM attestation key is configured: import the key of each TPM that is trusted")]
+    NoKey,
+    #[error("attestation key {0} is not a configured one")]
+    Untrusted(String),
+    #[error("the PCR values beside the quote are not those that the TPM signed")]
+    PcrDigest,
+}
+
+impl From<VtpmError> for Refusal {
+    fn from(error: VtpmError) -> Self {
+        let code = match &error {
+            VtpmError::Attest(AttestError::Selection | AttestError::Type(_))
+            | VtpmError::Key(KeyError::Algorithm | KeyError::SignatureAlgorithm) => RefusalCode::Unsupported,
+            VtpmError::Quote(_) | VtpmError::Attest(_) | VtpmError::Key(KeyError::Field(_) | KeyError::Number) => {
+                RefusalCode::Malformed
+            }
+            VtpmError::Key(KeyError::Attributes(_)) | VtpmError::Untrusted(_) => RefusalCode::ChainUntrusted,
+            VtpmError::Key(KeyError::Signature) => RefusalCode::QuoteSignature,
+            VtpmError::NoKey => RefusalCode::EndorsementMissing,
+            VtpmError::PcrDigest => RefusalCode::EventLogMismatch,
+        };
+        Self::new(code, error)
+    }
+}
+
+/// What an authentic quote says, with the data that it was made over.
+pub(super) struct Authenticated {
+    pub(super) extra_data: Vec<u8>,
+    pub(super) claims: VtpmClaims,
+}
+
+/// Authenticates an encoded [`TpmQuote`].
+pub(super) fn authenticate(quote: &[u8], by: &Endorsements) -> Result<Authenticated, VtpmError> {
+    let quote = TpmQuote::parse(quote).map_err(VtpmError::Quote)?;
+    let key = AttestationKey::parse(&quote.attestation_key)?;
+    let pin = key.pin();
+    if by.vtpm.is_empty() {
+        return Err(VtpmError::NoKey);
+    }
+    if !by.vtpm.contains(&pin) {
+        return Err(VtpmError::Untrusted(Short(&pin).to_string()));
+    }
+    key.verify(&quote.attest, &quote.signature)?;
+    let attest = Attest::parse(&quote.attest)?;
+    // The digest covers the selected values in ascending order; all are selected, so it is over all of them as they lie.
+    if sha256(quote.pcrs.as_flattened()) != attest.pcr_digest {
+        return Err(VtpmError::PcrDigest);
+    }
+    Ok(Authenticated {
+        extra_data: attest.extra_data,
+        claims: VtpmClaims {
+            pcrs: quote.pcrs,
+            reset_count: attest.reset_count,
+            restart_count: attest.restart_count,
+            clock: attest.clock,
+            clock_safe: attest.clock_safe,
+            firmware_version: attest.firmware_version,
+            attestation_key: pin,
+            events: Vec::<BootEvent>::new(),
+        },
+    })
+}

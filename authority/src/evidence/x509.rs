@@ -1,0 +1,141 @@
+//! The little of X.509 that the platforms' certificates need beside path validation: names, dates, serial numbers, and
+//! RSASSA-PSS signatures as AMD makes them. Path validation itself is webpki's. Trusts no certificate: reading one says
+//! only what stands in it.
+
+use ring::signature::{RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
+use thiserror::Error;
+use x509_parser::certificate::{Validity, X509Certificate};
+use x509_parser::oid_registry::{OID_NIST_HASH_SHA384, OID_PKCS1_RSASSAPSS};
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
+use x509_parser::signature_algorithm::SignatureAlgorithm;
+use x509_parser::time::ASN1Time;
+use x509_parser::x509::{AlgorithmIdentifier, X509Name};
+
+/// Salt of AMD's signatures, in bytes: as long as the hash.
+const SALT_LENGTH: u32 = 48;
+
+/// Why bytes are not a certificate or list that can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(crate) enum X509Error {
+    #[error("not a DER certificate")]
+    Certificate,
+    #[error("not a DER certificate revocation list")]
+    List,
+    #[error("a date in it cannot be represented")]
+    Date,
+    #[error("the revocation list does not say when the next one is due")]
+    NoNextUpdate,
+    #[error("it is not signed with RSASSA-PSS and SHA-384 as AMD signs")]
+    Algorithm,
+    #[error("its signature does not verify with its issuer's key")]
+    Signature,
+}
+
+/// First and last second of validity, unix time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) from: u64,
+    pub(crate) until: u64,
+}
+
+impl Window {
+    pub(crate) fn contains(self, at: u64) -> bool {
+        (self.from..=self.until).contains(&at)
+    }
+
+    pub(crate) fn of(validity: &Validity) -> Result<Self, X509Error> {
+        Ok(Self { from: seconds(validity.not_before)?, until: seconds(validity.not_after)? })
+    }
+}
+
+pub(crate) fn certificate(der: &[u8]) -> Result<X509Certificate<'_>, X509Error> {
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) => Ok(certificate),
+        _ => Err(X509Error::Certificate),
+    }
+}
+
+/// The common name, if there is exactly one and it is text.
+pub(crate) fn common_name<'a>(name: &'a X509Name<'_>) -> Option<&'a str> {
+    let mut names = name.iter_common_name();
+    match (names.next(), names.next()) {
+        (Some(only), None) => only.as_str().ok(),
+        _ => None,
+    }
+}
+
+/// A revocation list whose signature has been verified.
+#[derive(Clone, Debug)]
+pub(crate) struct RevocationList {
+    pub(crate) window: Window,
+    serials: Vec<Vec<u8>>,
+}
+
+impl RevocationList {
+    /// Reads a list and verifies that `issuer` made it.
+    pub(crate) fn verify(der: &[u8], issuer: &X509Certificate<'_>) -> Result<Self, X509Error> {
+        let Ok(([], list)) = CertificateRevocationList::from_der(der) else { return Err(X509Error::List) };
+        if list.issuer().as_raw() != issuer.subject().as_raw()
+            || list.tbs_cert_list.signature != list.signature_algorithm
+        {
+            return Err(X509Error::Signature);
+        }
+        let signature = &list.signature_value.data;
+        verify_pss(issuer, &list.signature_algorithm, list.tbs_cert_list.as_ref(), signature)?;
+        let until = seconds(list.next_update().ok_or(X509Error::NoNextUpdate)?)?;
+        let window = Window { from: seconds(list.last_update())?, until };
+        let serials = list.iter_revoked_certificates().map(|entry| minimal(entry.raw_serial()).to_vec()).collect();
+        Ok(Self { window, serials })
+    }
+
+    pub(crate) fn lists(&self, serial: &[u8]) -> bool {
+        self.serials.iter().any(|listed| listed == minimal(serial))
+    }
+}
+
+/// Verifies that `issuer` signed the certificate, names included.
+pub(crate) fn verify_issued(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> Result<(), X509Error> {
+    let named = certificate.issuer().as_raw() == issuer.subject().as_raw();
+    if !named || certificate.tbs_certificate.signature != certificate.signature_algorithm {
+        return Err(X509Error::Signature);
+    }
+    let signature = &certificate.signature_value.data;
+    verify_pss(issuer, &certificate.signature_algorithm, certificate.tbs_certificate.as_ref(), signature)
+}
+
+/// RSASSA-PSS with SHA-384, MGF1 with SHA-384, salt of 48 bytes (RFC 4055 §3.1), whether or not the trailer field that
+/// DER would leave out is written.
+fn verify_pss(
+    issuer: &X509Certificate<'_>,
+    algorithm: &AlgorithmIdentifier<'_>,
+    signed: &[u8],
+    signature: &[u8],
+) -> Result<(), X509Error> {
+    if algorithm.algorithm != OID_PKCS1_RSASSAPSS {
+        return Err(X509Error::Algorithm);
+    }
+    let Ok(SignatureAlgorithm::RSASSA_PSS(parameters)) = SignatureAlgorithm::try_from(algorithm) else {
+        return Err(X509Error::Algorithm);
+    };
+    let mask = parameters.mask_gen_algorithm().map_err(|_| X509Error::Algorithm)?;
+    let ours = *parameters.hash_algorithm_oid() == OID_NIST_HASH_SHA384
+        && mask.hash == OID_NIST_HASH_SHA384
+        && parameters.salt_length() == SALT_LENGTH
+        && parameters.trailer_field() == 1;
+    if !ours {
+        return Err(X509Error::Algorithm);
+    }
+    let key = &issuer.public_key().subject_public_key.data;
+    UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key).verify(signed, signature).map_err(|_| X509Error::Signature)
+}
+
+/// A serial number without the leading zero bytes that DER or its writer put before it.
+fn minimal(serial: &[u8]) -> &[u8] {
+    let zeros = serial.iter().take_while(|byte| **byte == 0).count();
+    serial.get(zeros..).unwrap_or_default()
+}
+
+fn seconds(time: ASN1Time) -> Result<u64, X509Error> {
+    u64::try_from(time.timestamp()).map_err(|_| X509Error::Date)
+}
