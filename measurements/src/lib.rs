@@ -10,9 +10,16 @@
 mod bytes;
 mod cpu;
 mod digest;
+pub mod eventlog;
+pub mod linux;
 pub mod ovmf;
+pub mod pe;
 pub mod reference;
 pub mod snp;
+pub mod tdx;
+mod uefi;
 mod vmsa;
+pub mod volume;
+pub mod vtpm;
 
 pub use digest::{Digest, DigestError, sha256, sha384};

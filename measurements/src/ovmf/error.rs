@@ -56,8 +56,8 @@ pub enum FirmwareError {
         /// The type as stored.
         kind: u32,
     },
-    /// Attribute bits of a TDVF section that this version does not know.
-    #[error("TDVF section {number} has unknown attributes {attributes:#x}: this firmware is newer than this program")]
+    /// Attribute bits of a TDVF section that this version does not know, or that exclude each other.
+    #[error("TDVF section {number} has attributes {attributes:#x}, which are unknown or exclude each other")]
     UnknownAttributes {
         /// Position in the table, from 0.
         number: usize,

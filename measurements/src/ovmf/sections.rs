@@ -133,7 +133,8 @@ impl<'a> Firmware<'a> {
         if kind > 8 {
             return Err(FirmwareError::UnknownSection { platform: "TDVF", kind });
         }
-        if attributes > 0b11 {
+        // Both bits together contradict each other: what is added after launch cannot be in a launch measurement.
+        if attributes > 0b10 {
             return Err(FirmwareError::UnknownAttributes { number, attributes });
         }
         let (offset, length) = (index(word(0)?), index(word(4)?));
@@ -268,8 +269,10 @@ mod tests {
         assert!(absurd(&tdvf([0, 0, 0, u64::MAX - 0xfff, 3, 0])));
         let kind = FirmwareError::UnknownSection { platform: "TDVF", kind: 9 };
         assert_eq!(tdvf([0, 0, 0x80_0000, 0x1000, 9, 0]), Err(kind));
-        let attributes = FirmwareError::UnknownAttributes { number: 0, attributes: 4 };
-        assert_eq!(tdvf([0, 0, 0x80_0000, 0x1000, 3, 4]), Err(attributes));
+        for attributes in [3, 4] {
+            let refused = FirmwareError::UnknownAttributes { number: 0, attributes };
+            assert_eq!(tdvf([0, 0, 0x80_0000, 0x1000, 3, attributes.into()]), Err(refused));
+        }
     }
 
     #[test]
