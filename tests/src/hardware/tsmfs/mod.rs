@@ -296,7 +296,7 @@ mod tests {
     use nix::mount::{MsFlags, mount};
 
     use super::*;
-    use crate::hardware::fixture::{not_run, snp_machine};
+    use crate::hardware::fixture::{not_run, snp_machine, tdx_machine};
     use crate::hardware::{BLOB_MAX, Fault};
 
     /// A served machine, or nothing, visibly, where this computer has no FUSE.
@@ -357,7 +357,8 @@ mod tests {
         assert_eq!(errno(fs::write(report.join("other"), [1])), Some(Errno::EACCES));
         assert_eq!(errno(fs::create_dir(report.join("deeper"))), Some(Errno::EPERM));
         assert_eq!(errno(fs::create_dir(&report)), Some(Errno::EEXIST));
-        assert_eq!(text(&report, "generation"), "1\n", "only the accepted write counts");
+        assert_eq!(text(&report, "generation"), "2\n", "63 bytes, and the 65 that left nothing");
+        assert_eq!(files.device().request_count(), 1, "an empty inblob never reaches the device");
     }
 
     #[test]
@@ -384,6 +385,38 @@ mod tests {
             ("provider", 0o444),
         ];
         assert_eq!(list, expected.map(|(name, mode)| (name.to_owned(), mode)));
+    }
+
+    #[test]
+    fn a_trust_domain_has_no_levels_and_no_certificates() {
+        let Some((_dir, files)) = served("TDX through FUSE") else { return };
+        files.device().replace_machine(tdx_machine());
+        let report = files.path().join("one");
+        fs::create_dir(&report).unwrap();
+        let mut names: Vec<_> = fs::read_dir(&report).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["generation", "inblob", "outblob", "provider"]);
+        assert_eq!(errno(fs::metadata(report.join("auxblob"))), Some(Errno::ENOENT));
+        assert_eq!(text(&report, "provider"), "tdx_guest\n");
+        fs::write(report.join("inblob"), [0x5a; 64]).unwrap();
+        let quote = fs::read(report.join("outblob")).unwrap();
+        assert_eq!((quote[0], &quote[568..632]), (4, &[0x5a; 64][..]));
+    }
+
+    #[test]
+    fn a_raised_floor_has_to_be_asked_for() {
+        let Some((_dir, files)) = served("privilege floor through FUSE") else { return };
+        let mut machine = snp_machine();
+        machine.privlevel_floor = 2;
+        files.device().replace_machine(machine);
+        let report = files.path().join("one");
+        fs::create_dir(&report).unwrap();
+        assert_eq!(text(&report, "privlevel_floor"), "2\n");
+        fs::write(report.join("inblob"), [0x5a; 64]).unwrap();
+        assert_eq!(errno(fs::read(report.join("outblob"))), Some(Errno::EINVAL));
+        assert_eq!(errno(fs::write(report.join("privlevel"), "1")), Some(Errno::EINVAL));
+        fs::write(report.join("privlevel"), "2\n").unwrap();
+        assert_eq!(fs::read(report.join("outblob")).unwrap()[0x30], 2);
     }
 
     #[test]

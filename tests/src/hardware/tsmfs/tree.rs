@@ -192,7 +192,8 @@ impl Tree {
         if self.reports.len() >= MAX_REPORTS {
             return Err(Errno::ENOSPC);
         }
-        let privlevel = self.device.machine().privlevel_floor().unwrap_or(0);
+        // The kernel starts at level 0 even where the floor is higher; a client has to read the floor.
+        let privlevel = 0;
         let report = Report { name: name.to_owned(), inblob: Vec::new(), privlevel, generation: 0, cached: None };
         let id = self.next();
         self.reports.insert(id, report);
@@ -248,11 +249,12 @@ impl Tree {
         let report = self.reports.get_mut(&handle.report).ok_or(Errno::ENOENT)?;
         match handle.file {
             File::Inblob => {
+                // As in configfs a refused write still counts as one, of what came before it.
+                let pending = handle.pending.get_or_insert_default();
                 let end = offset.checked_add(bytes.len()).ok_or(Errno::EFBIG)?;
                 if end > INBLOB_LEN {
                     return Err(Errno::EFBIG);
                 }
-                let pending = handle.pending.get_or_insert_default();
                 pending.resize(pending.len().max(end), 0);
                 pending.get_mut(offset..end).ok_or(Errno::EFBIG)?.copy_from_slice(bytes);
                 Ok(())
@@ -305,6 +307,9 @@ impl Tree {
             && *generation == entry.generation
         {
             return Ok(evidence.clone());
+        }
+        if entry.inblob.is_empty() {
+            return Err(Errno::EINVAL);
         }
         let evidence = self.device.answer(&entry.inblob, entry.privlevel)?;
         entry.cached = Some((entry.generation, evidence.clone()));
