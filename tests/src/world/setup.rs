@@ -2,10 +2,10 @@
 //! Done steps cost milliseconds, so the list may stand at the head of anything that needs the world.
 //! Never does more than its step says: looking changes nothing.
 
-use std::time::Instant;
+use std::{io::Write, time::Instant};
 
 use super::{
-    Progress, Result, World,
+    Progress, Result, World, WorldError,
     firmware::{self, Launch},
     kernel::{self, Kernel},
     packages, toolchain, vsock,
@@ -127,14 +127,27 @@ pub fn prepare(world: &World, progress: &Progress) -> Result<Vec<Outcome>> {
     Step::ALL.iter().map(|step| step.prepare(world, progress)).collect()
 }
 
-/// What is not ready, as lines; empty if everything is. For tests that need the world and must not make it.
-pub fn unready(world: &World) -> Vec<String> {
+/// For tests that need the world and must not make it: whether these steps' things are there. If not, it is told on
+/// standard error, past the test runner's capture, that this test did not run.
+///
+/// # Errors
+/// With `INWIT_WORLD=required` in the environment, where a test that does not run must not pass.
+pub fn ready_or_told(world: &World, test: &str, steps: &[Step]) -> Result<bool> {
     let standing = |step: &Step| match step.look(world) {
         Ok(Standing::Ready(_)) => None,
         Ok(Standing::Missing(what)) => Some(format!("{}: {what}", step.name())),
         Err(error) => Some(format!("{}: {error}", step.name())),
     };
-    Step::ALL.iter().filter_map(standing).collect()
+    let unready: Vec<String> = steps.iter().filter_map(standing).collect();
+    if unready.is_empty() {
+        return Ok(true);
+    }
+    let cause = unready.join("; ");
+    if std::env::var_os("INWIT_WORLD").is_some_and(|value| value == "required") {
+        return Err(WorldError::unusable(test, format!("cannot run without {cause}"), "run inwit-setup"));
+    }
+    let _ = writeln!(std::io::stderr(), "NOT RUN: {test}: needs {cause}; run inwit-setup");
+    Ok(false)
 }
 
 fn describe(all: &[firmware::LaunchFirmware]) -> String {

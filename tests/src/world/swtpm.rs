@@ -169,13 +169,17 @@ fn write_authority(dir: &Path) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{
+        World,
+        setup::{Step, ready_or_told},
+    };
     use super::*;
     use std::io::{Read, Write};
 
     #[test]
     fn a_served_tpm_is_started_up_and_answers_raw_commands() {
-        if find_program("swtpm").is_none() || find_program("swtpm_setup").is_none() {
-            return eprintln!("NOT RUN: swtpm is not installed; run inwit-setup");
+        if !ready_or_told(&World::here(), "virtual TPM", &[Step::Packages]).unwrap() {
+            return;
         }
         let dir = tempfile::tempdir().unwrap();
         Swtpm::manufacture(dir.path(), EkCertificate::Absent).unwrap();
@@ -195,8 +199,8 @@ mod tests {
 
     #[test]
     fn an_endorsement_certificate_comes_from_an_authority_in_the_folder() {
-        if find_program("swtpm_localca").is_none() || find_program("certtool").is_none() {
-            return eprintln!("NOT RUN: swtpm's tools are not installed; run inwit-setup");
+        if !ready_or_told(&World::here(), "endorsement certificate", &[Step::Packages]).unwrap() {
+            return;
         }
         let dir = tempfile::tempdir().unwrap();
         Swtpm::manufacture(dir.path(), EkCertificate::Issued).unwrap();

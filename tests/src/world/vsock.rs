@@ -146,13 +146,14 @@ impl Vsock {
 
 #[cfg(test)]
 mod tests {
+    use super::super::setup::{Step, ready_or_told};
     use super::*;
 
     #[test]
     fn a_backend_opens_its_socket_and_ends_with_its_owner() {
         let world = World::here();
-        if installed(&world).is_none() {
-            return eprintln!("NOT RUN: {CRATE} is not installed; run inwit-setup");
+        if !ready_or_told(&world, "vsock backend", &[Step::Vsock]).unwrap() {
+            return;
         }
         let dir = tempfile::tempdir().unwrap();
         let vsock = Vsock::start(&world, dir.path(), 7).unwrap();
