@@ -17,15 +17,19 @@ fn not_run(what: &str) {
     let _ = writeln!(std::io::stderr(), "NOT RUN: {what}");
 }
 
-fn from_environment(variable: &str, default: Option<&str>) -> Option<PathBuf> {
-    let path = std::env::var_os(variable).map(PathBuf::from).or(default.map(PathBuf::from))?;
+fn from_environment(variable: &str, default: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(variable).map_or_else(|| PathBuf::from(default), PathBuf::from);
     path.exists().then_some(path)
 }
+
+/// Where the set-up of the virtual machine tests puts the build with kernel hashes.
+const AMDSEV: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../target/world/firmware/ovmf-amdsev/usr/share/ovmf/OVMF.amdsev.fd");
 
 /// A firmware image with kernel hashes support: the last page of a real build, itself a complete image.
 fn suffix() -> Option<PathBuf> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors");
-    let vectors = from_environment("INWIT_VECTORS", Some(default))?;
+    let vectors = from_environment("INWIT_VECTORS", default)?;
     Some(vectors.join("virtee+sev-snp-measure/ovmf_AmdSev_suffix.bin")).filter(|path| path.exists())
 }
 
@@ -40,7 +44,7 @@ fn measure(firmware: &[u8], boot: Option<&DirectBoot>, vcpus: u16, cpu: &str, fe
 #[test]
 fn a_recorded_firmware_has_its_recorded_digests() {
     const KNOWN: &str = "7b456907dd0786d415999e801a1ac4637b8ed4d7cf5378cfc6edbe5e574dd773";
-    let path = from_environment("INWIT_OVMF", Some("/usr/share/ovmf/OVMF.fd"));
+    let path = from_environment("INWIT_OVMF", "/usr/share/ovmf/OVMF.fd");
     let firmware = path.and_then(|path| std::fs::read(path).ok());
     let Some(firmware) = firmware.filter(|firmware| sha256(firmware).to_string() == KNOWN) else {
         return not_run("1 recorded launch digest: set INWIT_OVMF to the recorded OVMF.fd");
@@ -65,8 +69,8 @@ fn an_independent_calculator_agrees() {
     };
     let firmwares: Vec<_> = [
         suffix(),
-        from_environment("INWIT_OVMF_AMDSEV", None),
-        from_environment("INWIT_OVMF", Some("/usr/share/ovmf/OVMF.fd")),
+        from_environment("INWIT_OVMF_AMDSEV", AMDSEV),
+        from_environment("INWIT_OVMF", "/usr/share/ovmf/OVMF.fd"),
     ]
     .into_iter()
     .flatten()

@@ -1,0 +1,253 @@
+//! Predictions and replays against real material: firmware and kernel of a distribution, event logs of real TDs with
+//! the quotes that they belong to. None of it is in the repository; what does not run is said on standard error.
+//!
+//! `INWIT_VECTORS` names the collected vectors. `INWIT_OVMF`, `INWIT_OVMF_CODE`, `INWIT_OVMF_TDX` and `INWIT_KERNEL`
+//! name files, which are used when they are the recorded ones. Never compares times, never boots anything.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+
+use inwit_measurements::eventlog::{EventLog, LogError, replay_ccel};
+use inwit_measurements::linux::DirectKernel;
+use inwit_measurements::tdx::{
+    MachineEvents, Pass, SecureBoot, Separators, cfv_digest, extend_all, mrtd, rtmr0_events, rtmr1_events,
+};
+use inwit_measurements::vtpm::{MeasuredBoot, predict};
+use inwit_measurements::{Digest, sha256};
+
+fn not_run(what: &str) {
+    // Written past the harness, which would swallow it for a test that passes.
+    let _ = writeln!(std::io::stderr(), "NOT RUN: {what}");
+}
+
+/// A file named by a variable or found at its usual place, if it has the recorded SHA-256.
+fn recorded(variable: &str, usual: &str, sha: &str) -> Option<Vec<u8>> {
+    let path = std::env::var_os(variable).map_or_else(|| PathBuf::from(usual), PathBuf::from);
+    let found = std::fs::read(path).ok().filter(|bytes| sha256(bytes).to_string() == sha);
+    if found.is_none() {
+        not_run(&format!("a comparison with the file of SHA-256 {sha}: set {variable} to it"));
+    }
+    found
+}
+
+/// A vector file, unpacked if it is compressed.
+fn vector(path: &str) -> Option<Vec<u8>> {
+    let default = || concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors").into();
+    let folder = std::env::var_os("INWIT_VECTORS").map_or_else(default, PathBuf::from);
+    let path = folder.join(path);
+    let bytes = if path.extension().is_some_and(|extension| extension == "gz") {
+        let output = Command::new("gzip").arg("-dc").arg(&path).output().ok()?;
+        output.status.success().then_some(output.stdout)
+    } else {
+        std::fs::read(&path).ok()
+    };
+    if bytes.is_none() {
+        not_run(&format!("vector {}", path.display()));
+    }
+    bytes
+}
+
+/// RTMR0 to RTMR3 of a TDX quote: header of 48 bytes, in version 5 six more, then the body with RTMR0 at 328.
+fn quoted_rtmrs(quote: &[u8]) -> [[u8; 48]; 4] {
+    let start = if quote[0] == 5 { 54 } else { 48 } + 328;
+    std::array::from_fn(|rtmr| quote[start + rtmr * 48..][..48].try_into().unwrap())
+}
+
+#[test]
+fn real_logs_replay_to_the_quotes_they_belong_to() {
+    for (log, quote) in [
+        ("google+go-eventlog/cos-113-intel-tdx.bin.gz", "google+go-tdx-guest/cos-113/quote.bin"),
+        ("google+go-tdx-guest/cos-113/ccel_data.trimmed.bin", "google+go-tdx-guest/cos-113/quote.bin"),
+        (
+            "confidential-dot-ai+attestation-rs/tdx-live/ccel-match.bin",
+            "confidential-dot-ai+attestation-rs/tdx-live/quote.bin",
+        ),
+    ] {
+        let (Some(log), Some(quote)) = (vector(log), vector(quote)) else { continue };
+        assert_eq!(replay_ccel(&log).unwrap().rtmrs[..3], quoted_rtmrs(&quote)[..3]);
+    }
+}
+
+#[test]
+fn logs_of_another_boot_differ_in_the_known_registers() {
+    for (log, quote, equal) in [
+        (
+            "google+go-eventlog/cos-113-intel-tdx-dupe-separator.bin.gz",
+            "google+go-tdx-guest/cos-113/quote.bin",
+            [false, false, true],
+        ),
+        (
+            "confidential-dot-ai+attestation-rs/tdx-live/ccel-mismatch-rtmr2.bin",
+            "confidential-dot-ai+attestation-rs/tdx-live/quote.bin",
+            [true, true, false],
+        ),
+    ] {
+        let (Some(log), Some(quote)) = (vector(log), vector(quote)) else { continue };
+        let (replayed, quoted) = (replay_ccel(&log).unwrap().rtmrs, quoted_rtmrs(&quote));
+        assert_eq!([0, 1, 2].map(|rtmr| replayed[rtmr] == quoted[rtmr]), equal);
+    }
+}
+
+#[test]
+fn every_real_log_is_read_and_a_changed_one_is_not_the_same() {
+    for (log, events) in [
+        ("google+go-eventlog/CCEL_unpadded.data.bin", 19),
+        ("confidential-containers+trustee/eventlog/CCEL_data.gz", 5),
+        ("confidential-containers+trustee/eventlog/CCEL_data_gcp.gz", 21),
+        ("confidential-containers+trustee/eventlog/CCEL_data_grub", 37),
+        ("confidential-containers+trustee/eventlog/CCEL_data_grub_gke.gz", 35),
+        ("confidential-containers+trustee/eventlog/CCEL_data_ovmf", 20),
+        ("confidential-containers+trustee/eventlog/CCEL_AAEL_alibabacloud", 87),
+    ] {
+        let Some(mut log) = vector(log) else { continue };
+        let (registers, changed) = {
+            let replay = replay_ccel(&log).unwrap();
+            assert_eq!(replay.events.len(), events);
+            let extended = replay.events.iter().rfind(|event| event.event_type != 3).unwrap();
+            (replay.rtmrs, extended.digest::<48>(0x000c).unwrap())
+        };
+        let at = log.windows(48).rposition(|window| window == changed).unwrap();
+        log[at] ^= 1;
+        match replay_ccel(&log) {
+            Ok(changed) => assert_ne!(changed.rtmrs, registers),
+            Err(error) => assert!(matches!(error, LogError::Preimage(_)), "{error}"),
+        }
+    }
+}
+
+/// The machine's part is recorded from a log, the rest is computed: both must add up to what the hardware held.
+#[test]
+fn predicted_registers_equal_those_of_real_direct_boots() {
+    for (log, secure_boot, separators) in [
+        ("confidential-dot-ai+attestation-rs/tdx-live/ccel-match.bin", SecureBoot::Absent, Separators::Rtmr0AndRtmr1),
+        ("confidential-containers+trustee/eventlog/CCEL_data_ovmf", SecureBoot::Absent, Separators::Rtmr0Twice),
+        ("google+go-eventlog/CCEL_unpadded.data.bin", SecureBoot::Off, Separators::Rtmr0Twice),
+    ] {
+        let Some(log) = vector(log) else { continue };
+        let replay = replay_ccel(&log).unwrap();
+        let machine = MachineEvents::record(&log).unwrap();
+        assert_eq!((machine.secure_boot, machine.separators), (secure_boot, separators));
+        // Second event: the configuration volume, an empty variable store of 0x84000 bytes in all three.
+        let cfv = Digest::from_bytes(replay.events[1].digest(0x000c).unwrap());
+        assert!(cfv.to_string().starts_with("344bc51c980ba621"));
+        let events = rtmr0_events(cfv, &machine);
+        assert_eq!(extend_all(events.iter().map(|event| &event.digest)).as_bytes(), &replay.rtmrs[0]);
+        // RTMR1 without its first event, the kernel, whose file is not among the vectors: types must agree.
+        let logged = EventLog::parse(&log).unwrap().events;
+        let logged: Vec<_> = logged.iter().filter(|event| event.index == 2).map(|event| event.event_type).collect();
+        let kernel = pe_sample();
+        let boot = DirectKernel { kernel: &kernel, initrd: b"", append: "", memory_mib: 2048 };
+        let predicted = rtmr1_events(&boot, separators).unwrap();
+        assert_eq!(predicted.iter().map(|event| event.event_type).collect::<Vec<_>>(), logged);
+        let mut register = [0; 48];
+        for (index, event) in predicted.iter().enumerate() {
+            let first = replay.events.iter().find(|event| event.index == 2).unwrap().digest(0x000c).unwrap();
+            let digest = if index == 0 { Digest::from_bytes(first) } else { event.digest };
+            register = *inwit_measurements::tdx::extend(&Digest::from_bytes(register), &digest).as_bytes();
+        }
+        assert_eq!(register, replay.rtmrs[1]);
+    }
+}
+
+/// The smallest image with an Authenticode digest.
+fn pe_sample() -> Vec<u8> {
+    let mut image = vec![0; 0x200];
+    image[..2].copy_from_slice(b"MZ");
+    image[0x3c] = 0x40;
+    image[0x40..0x44].copy_from_slice(b"PE\0\0");
+    image[0x58..0x5a].copy_from_slice(&0x20bu16.to_le_bytes());
+    image[0x58 + 60..0x58 + 64].copy_from_slice(&0x200u32.to_le_bytes());
+    image
+}
+
+/// Recorded with independent calculators.
+#[test]
+fn mrtd_of_recorded_firmware() {
+    let plain = recorded(
+        "INWIT_OVMF",
+        "/usr/share/ovmf/OVMF.fd",
+        "7b456907dd0786d415999e801a1ac4637b8ed4d7cf5378cfc6edbe5e574dd773",
+    );
+    if let Some(firmware) = plain {
+        assert_eq!(
+            mrtd(&firmware, Pass::Single).unwrap().to_string(),
+            "4c7206f0f483c524f12c366c711e9049030a8d47c471ee5aa9c4999a08de4057fb887fed0744d5631a212967fb231c47"
+        );
+        assert_eq!(
+            mrtd(&firmware, Pass::TwoPass).unwrap().to_string(),
+            "acccbcc870a381adab0d3919d90a7f268ac3b0364771f202ed4bb4e892d045b33db3b32e6924cba830a724eed443f7e1"
+        );
+    }
+    let tdx = recorded(
+        "INWIT_OVMF_TDX",
+        concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../target/world/firmware/ovmf-inteltdx/usr/share/ovmf/OVMF.inteltdx.ms.fd"
+        ),
+        "a265075b4147a096109e501e76196df1ec8a18659c26f7401492c597ec88f312",
+    );
+    if let Some(firmware) = tdx {
+        assert_eq!(
+            mrtd(&firmware, Pass::Single).unwrap().to_string(),
+            "a7a1f751abc454f9cbab198ca8d2edb2821935df525c74182b5e776cb0929e8c59aefecce725b0d08a5e9d3d3183bd08"
+        );
+        assert!(cfv_digest(&firmware).is_ok());
+    }
+}
+
+/// Values of an independent calculator whose predictions were read back in booted guests.
+#[test]
+fn pcrs_of_a_recorded_boot() {
+    let code = recorded(
+        "INWIT_OVMF_CODE",
+        "/usr/share/OVMF/OVMF_CODE_4M.fd",
+        "b157d97b1f69729514feb7f201d2cbe4957f23ab77920e361fe9f822ba49ca4c",
+    );
+    let kernel = recorded(
+        "INWIT_KERNEL",
+        concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../target/world/kernel/6.12.117+deb12-cloud-amd64/boot/vmlinuz-6.12.117+deb12-cloud-amd64"
+        ),
+        "b9ea6660d2abac0b2d65aaf11d07cb9d9012b4beb1287d6eb539fccecd1aebd2",
+    );
+    let (Some(firmware), Some(kernel)) = (code, kernel) else { return };
+    let initrd: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let constant = "3d458cfe55cc03ea1f443f1562beec8df51c75e14a9fcf9a7234a13f198e7969";
+    for (append, memory_mib, pei_volume, zero, four, nine) in [
+        (
+            "console=ttyS0 panic=-1",
+            512,
+            "f4f0c52697278027731926901650c9eccd0e4181d6b63339c07552c2c969915d",
+            "177e29c417b6b61c7cf46ed30b4468931f58642527a268b556254e39b941ec6a",
+            "c3f142de2c29af4e32d7d930ef05b98694adaa85ae69fa308e6ba3b960bec5d5",
+            "d658ed98ce03aa5d6667102ba888ccbc78dda1d055db5546e4b80f691ebddad3",
+        ),
+        (
+            "",
+            1024,
+            "1b5f687967cdecbff633092cc7a5987755197401d8978a9300802fa2bd36b2c3",
+            "3e695b1035f9b7fa5ade7430fc93730efab93bcb6c0a843cdab260323f7734c4",
+            "847ceb946adabb1b130c51e4178e96740f072e1409707f5981285e5950ecc344",
+            "a47d383a89956103505d7b5635e3405f54a75a4f6d20f7089f026e9f7d62e39a",
+        ),
+    ] {
+        let boot = DirectKernel { kernel: &kernel, initrd: &initrd, append, memory_mib };
+        let pei_volume = pei_volume.parse().unwrap();
+        let pcrs = predict(&MeasuredBoot { firmware: &firmware, pei_volume, boot }).unwrap();
+        let expected = [
+            zero,
+            "8e9d1fe23131f12d6a523e9c32eb3223d4dc25e14eb5fd60163e7ba8de0f248c",
+            constant,
+            constant,
+            four,
+            "a5ceb755d043f32431d63e39f5161464620a3437280494b5850dc1b47cc074e0",
+            constant,
+            "65caf8dd1e0ea7a6347b635d2b379c93b9a1351edc2afc3ecda700e534eb3068",
+            "0000000000000000000000000000000000000000000000000000000000000000",
+            nine,
+        ];
+        assert_eq!(pcrs.values().map(Digest::to_string).collect::<Vec<_>>(), expected);
+    }
+}
