@@ -11,9 +11,11 @@
 )]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+mod appraise;
 mod claims;
 mod endorsements;
 mod fields;
+mod policy;
 mod snp;
 mod tdx;
 mod vtpm;
@@ -23,8 +25,10 @@ use inwit_protocol::binding::{EncodedBinding, ReportData, qualifying_data};
 use inwit_protocol::evidence::{AgentRegister, Evidence, Platform};
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 
+pub use appraise::Appraised;
 pub use claims::{BootEvent, Claims, FirmwareVersion, PckFlag, SnpClaims, SnpSigner, TdxClaims, VtpmClaims};
 pub use endorsements::{EndorsementError, Endorsements};
+pub use policy::{AppraisalPolicy, Permission, PolicyError, SnpPolicy, TdxPolicy, VtpmPolicy};
 pub use snp::{GuestPolicy, PlatformInfo, Product, SnpRoot, SnpTcb, VekCertificate};
 pub use tdx::{TcbStatus, TdAttributes, TdxRoot};
 

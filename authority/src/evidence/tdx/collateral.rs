@@ -42,12 +42,27 @@ pub(super) enum NoCollateral {
 }
 
 impl TdxRoot {
-    /// A root certificate (DER) and the collateral under it. The certificate is compared byte for byte with the one
-    /// that ends a quote's chain.
+    /// A root certificate (DER) and collateral documents under it, each JSON in the usual form: texts as strings,
+    /// signatures and lists as hexadecimal. The certificate is compared byte for byte with the one that ends a quote's
+    /// chain.
     ///
     /// # Errors
     /// [`EndorsementError::Intel`] when a part does not parse. Dates and signatures are judged with each quote.
-    pub fn new(root: &[u8], collateral: Vec<QuoteCollateralV3>) -> Result<Self, EndorsementError> {
+    pub fn new(root: &[u8], documents: &[&[u8]]) -> Result<Self, EndorsementError> {
+        let read = |json: &&[u8]| {
+            if json.len() > DOCUMENT_LIMIT {
+                return Err(EndorsementError::intel("collateral", "the file is too long to be collateral"));
+            }
+            serde_json::from_slice(json).map_err(|error| EndorsementError::intel("collateral", error))
+        };
+        Self::from_collateral(root, documents.iter().map(read).collect::<Result<_, _>>()?)
+    }
+
+    /// The same from collateral that is already in memory.
+    ///
+    /// # Errors
+    /// As [`TdxRoot::new`].
+    pub fn from_collateral(root: &[u8], collateral: Vec<QuoteCollateralV3>) -> Result<Self, EndorsementError> {
         let certificate =
             x509::certificate(root).map_err(|error| EndorsementError::intel("root certificate", error))?;
         if certificate.issuer().as_raw() != certificate.subject().as_raw() || !certificate.is_ca() {
@@ -55,20 +70,6 @@ impl TdxRoot {
         }
         let collateral = collateral.into_iter().map(Collateral::read).collect::<Result<_, _>>()?;
         Ok(Self { root: root.to_vec(), collateral })
-    }
-
-    /// The same from JSON documents of the usual form: texts as strings, signatures and lists as hexadecimal.
-    ///
-    /// # Errors
-    /// As [`TdxRoot::new`].
-    pub fn from_json(root: &[u8], documents: &[Vec<u8>]) -> Result<Self, EndorsementError> {
-        let read = |json: &Vec<u8>| {
-            if json.len() > DOCUMENT_LIMIT {
-                return Err(EndorsementError::intel("collateral", "the file is too long to be collateral"));
-            }
-            serde_json::from_slice(json).map_err(|error| EndorsementError::intel("collateral", error))
-        };
-        Self::new(root, documents.iter().map(read).collect::<Result<_, _>>()?)
     }
 
     pub(super) fn is(&self, certificate: &[u8]) -> bool {

@@ -1,0 +1,94 @@
+//! What was launched, against the registered Reference Values: all registers of one set, or none of it. Where nothing
+//! matches and one set is closest, the refusal names the registers that differ.
+
+use inwit_measurements::reference::{Measured, ReferenceValues};
+use inwit_protocol::refusal::{Refusal, RefusalCode};
+
+use crate::evidence::claims::Claims;
+use crate::evidence::fields::Short;
+
+/// Registers named in one refusal at most.
+const NAMED: usize = 4;
+
+/// One register that is not as a set of Reference Values says.
+struct Difference {
+    register: String,
+    /// The first bytes of what the hardware measured.
+    measured: String,
+}
+
+/// How one set compares.
+struct Comparison<'p> {
+    values: &'p ReferenceValues,
+    registers: usize,
+    differences: Vec<Difference>,
+}
+
+/// Every set whose registers all equal the measured ones: there may be several, for different agents.
+pub(super) fn matching<'p>(
+    claims: &Claims,
+    registered: &'p [ReferenceValues],
+) -> Result<Vec<&'p ReferenceValues>, Refusal> {
+    let compared: Vec<Comparison<'p>> = registered.iter().filter_map(|values| compare(claims, values)).collect();
+    let equal: Vec<&ReferenceValues> =
+        compared.iter().filter(|one| one.differences.is_empty()).map(|one| one.values).collect();
+    if equal.is_empty() {
+        return Err(Refusal::new(RefusalCode::MeasurementUnregistered, unmatched(claims, &compared)));
+    }
+    Ok(equal)
+}
+
+/// `None` for a set of another platform, and for one that names no register at all.
+fn compare<'p>(claims: &Claims, values: &'p ReferenceValues) -> Option<Comparison<'p>> {
+    let pairs: Vec<(String, &[u8], &[u8])> = match (claims, &values.measured) {
+        (Claims::Snp(claims), Measured::Snp { launch_digest }) => {
+            vec![("launch digest".to_owned(), &claims.measurement, launch_digest.as_bytes())]
+        }
+        (Claims::Tdx(claims), Measured::Tdx { mrtd, rtmr0, rtmr1, rtmr2 }) => {
+            let [first, second, third, _] = &claims.rtmrs;
+            vec![
+                ("mrtd".to_owned(), &claims.mrtd, mrtd.as_bytes()),
+                ("rtmr0".to_owned(), first, rtmr0.as_bytes()),
+                ("rtmr1".to_owned(), second, rtmr1.as_bytes()),
+                ("rtmr2".to_owned(), third, rtmr2.as_bytes()),
+            ]
+        }
+        (Claims::Vtpm(claims), Measured::Vtpm { pcrs }) => {
+            // A PCR that no TPM has is compared with nothing, and so differs.
+            let value = |number: u8| claims.pcrs.get(usize::from(number)).map_or(&[][..], |pcr| pcr);
+            pcrs.iter()
+                .map(|(number, digest)| (format!("pcr{number}"), value(*number), digest.as_bytes().as_slice()))
+                .collect()
+        }
+        _ => return None,
+    };
+    if pairs.is_empty() {
+        return None;
+    }
+    let registers = pairs.len();
+    let differs = |(register, measured, expected): (String, &[u8], &[u8])| {
+        (measured != expected).then(|| Difference { register, measured: Short(measured).to_string() })
+    };
+    Some(Comparison { values, registers, differences: pairs.into_iter().filter_map(differs).collect() })
+}
+
+/// One line on what comes closest.
+fn unmatched(claims: &Claims, compared: &[Comparison<'_>]) -> String {
+    let platform = claims.platform();
+    let Some(fewest) = compared.iter().map(|one| one.differences.len()).min() else {
+        return format!("no reference values for {platform} are registered");
+    };
+    let mut closest = compared.iter().filter(|one| one.differences.len() == fewest);
+    match (closest.next(), closest.next()) {
+        (Some(only), None) if fewest < only.registers || compared.len() == 1 => {
+            let named = only.differences.iter().take(NAMED);
+            let named: Vec<String> = named.map(|one| format!("{} ({})", one.register, one.measured)).collect();
+            let others = only.differences.len().saturating_sub(NAMED);
+            let others = if others == 0 { String::new() } else { format!(" and {others} more") };
+            format!("{}{others} of {platform} differ from reference values {}", named.join(", "), only.values.name)
+        }
+        _ => {
+            format!("none of the {} sets of reference values for {platform} is near what was measured", compared.len())
+        }
+    }
+}

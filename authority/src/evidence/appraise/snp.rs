@@ -1,0 +1,90 @@
+//! What policy demands of an SNP report beside its measurement: no way in for the host, the agent's privilege level, and
+//! a platform that is new enough and cannot be rolled back (firmware ABI 56860).
+
+use inwit_protocol::refusal::{Refusal, RefusalCode};
+
+use crate::evidence::claims::{SnpClaims, SnpSigner};
+use crate::evidence::policy::{Permission, SnpPolicy};
+
+pub(super) fn appraise(claims: &SnpClaims, policy: &SnpPolicy) -> Result<(), Refusal> {
+    modes(claims)?;
+    launch(claims, policy)?;
+    firmware(claims, policy)?;
+    tcb(claims, policy)?;
+    mitigations(claims, policy)
+}
+
+/// Modes in which somebody else can read the guest. No policy allows them.
+fn modes(claims: &SnpClaims) -> Result<(), Refusal> {
+    let forbidden = [
+        (claims.policy.debug_allowed(), "the guest's policy allows debugging by the host"),
+        (claims.policy.migration_agent_allowed(), "the guest's policy allows a migration agent"),
+        (claims.migration_agent.is_some(), "a migration agent is bound to the guest"),
+    ];
+    match forbidden.into_iter().find(|(on, _)| *on) {
+        Some((_, cause)) => Err(Refusal::new(RefusalCode::DebugEnabled, cause)),
+        None => Ok(()),
+    }
+}
+
+fn launch(claims: &SnpClaims, policy: &SnpPolicy) -> Result<(), Refusal> {
+    let forbids = |cause: String| Err(Refusal::new(RefusalCode::PolicyForbids, cause));
+    if claims.vmpl != policy.vmpl {
+        let from = if claims.vmpl == u32::MAX { "the host".to_owned() } else { format!("VMPL {}", claims.vmpl) };
+        return forbids(format!("the report was asked for by {from}, policy demands VMPL {}", policy.vmpl));
+    }
+    if policy.smt == Permission::Forbidden && (claims.policy.smt_allowed() || claims.platform_info.smt_enabled()) {
+        return forbids("policy forbids SMT, and the launch policy or the platform allows it".to_owned());
+    }
+    match &claims.signer {
+        SnpSigner::Vlek { provider } if !policy.providers.contains(provider) => {
+            forbids(format!("the report is signed with the VLEK of {provider}, which policy does not name"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn firmware(claims: &SnpClaims, policy: &SnpPolicy) -> Result<(), Refusal> {
+    for (which, version) in [("running", claims.current_firmware), ("committed", claims.committed_firmware)] {
+        if (version.major, version.minor) < policy.minimum_abi {
+            let (major, minor) = policy.minimum_abi;
+            let cause =
+                format!("the {which} firmware is {}.{}, policy demands {major}.{minor}", version.major, version.minor);
+            return Err(Refusal::new(RefusalCode::TcbTooOld, cause));
+        }
+    }
+    Ok(())
+}
+
+fn tcb(claims: &SnpClaims, policy: &SnpPolicy) -> Result<(), Refusal> {
+    let Some(minimum) = policy.minimum_tcb.get(&claims.product) else {
+        let cause = format!("policy names no minimum TCB for {}, so it accepts none", claims.product);
+        return Err(Refusal::new(RefusalCode::PolicyForbids, cause));
+    };
+    // The reported one is what the key stands for, the committed one cannot be rolled back, the launch one is what the
+    // guest's first pages were measured under. The current one is at least the committed one.
+    let demands = [
+        ("REPORTED_TCB", &claims.reported_tcb, minimum),
+        ("COMMITTED_TCB", &claims.committed_tcb, minimum),
+        ("LAUNCH_TCB", &claims.launch_tcb, minimum),
+        ("CURRENT_TCB", &claims.current_tcb, &claims.committed_tcb),
+    ];
+    for (name, have, need) in demands {
+        if let Some(component) = have.older_than(need) {
+            let cause = format!("{component} of {name} is older than demanded: {have}, not {need}");
+            return Err(Refusal::new(RefusalCode::TcbTooOld, cause));
+        }
+    }
+    Ok(())
+}
+
+fn mitigations(claims: &SnpClaims, policy: &SnpPolicy) -> Result<(), Refusal> {
+    let demanded = policy.demanded_mitigations;
+    let cause = match claims.mitigations {
+        _ if demanded == 0 => return Ok(()),
+        Some((launch, current)) if launch & current & demanded == demanded => return Ok(()),
+        Some((launch, current)) => format!("mitigations {:#x} are missing", demanded & !(launch & current)),
+        None => format!("a version {} report states no mitigations, and policy demands some", claims.version),
+    };
+    Err(Refusal::new(RefusalCode::TcbTooOld, cause))
+}

@@ -1,0 +1,70 @@
+//! What policy demands of a TDX quote beside its measurements: no way in for the host or another TD, and a platform
+//! whose status, advisories and flags are accepted by name.
+
+use inwit_protocol::refusal::{Refusal, RefusalCode};
+
+use crate::evidence::claims::{PckFlag, TdxClaims};
+use crate::evidence::policy::{Permission, TdxPolicy};
+
+pub(super) fn appraise(claims: &TdxClaims, policy: &TdxPolicy) -> Result<(), Refusal> {
+    modes(claims)?;
+    status(claims, policy)?;
+    flags(claims, policy)
+}
+
+/// Modes in which somebody else can read or steer the TD. No policy allows them.
+fn modes(claims: &TdxClaims) -> Result<(), Refusal> {
+    let attributes = claims.td_attributes;
+    let service_td = claims.mr_service_td.is_some_and(|digest| digest != [0; 48]);
+    let forbidden = [
+        (attributes.under_debug(), RefusalCode::DebugEnabled, "the TD runs in debug or profiling mode"),
+        (attributes.migratable(), RefusalCode::DebugEnabled, "the TD is migratable"),
+        (!attributes.sept_ve_disable(), RefusalCode::PolicyForbids, "SEPT_VE_DISABLE is not set"),
+        (
+            service_td || attributes.service_td_extension(),
+            RefusalCode::PolicyForbids,
+            "a service TD is or may be bound to the TD",
+        ),
+    ];
+    match forbidden.into_iter().find(|(on, _, _)| *on) {
+        Some((_, code, cause)) => Err(Refusal::new(code, cause)),
+        None => Ok(()),
+    }
+}
+
+fn status(claims: &TdxClaims, policy: &TdxPolicy) -> Result<(), Refusal> {
+    if !policy.accepted_status.contains(&claims.tcb_status) {
+        let advisories = claims.advisory_ids.join(" ");
+        let cause = format!("platform status {} is not accepted; advisories: {advisories}", claims.tcb_status);
+        return Err(Refusal::new(RefusalCode::TcbTooOld, cause));
+    }
+    let unnamed = claims.advisory_ids.iter().find(|advisory| !policy.accepted_advisories.contains(*advisory));
+    if let Some(advisory) = unnamed {
+        let cause = format!("{advisory} applies to the platform and policy does not accept it");
+        return Err(Refusal::new(RefusalCode::TcbTooOld, cause));
+    }
+    if claims.tcb_evaluation_number < policy.minimum_tcb_evaluation_number {
+        let cause = format!(
+            "the collateral's evaluation number is {}, policy demands {}",
+            claims.tcb_evaluation_number, policy.minimum_tcb_evaluation_number
+        );
+        return Err(Refusal::new(RefusalCode::EndorsementExpired, cause));
+    }
+    Ok(())
+}
+
+fn flags(claims: &TdxClaims, policy: &TdxPolicy) -> Result<(), Refusal> {
+    let flags = [
+        ("a dynamic platform", claims.dynamic_platform, policy.dynamic_platform),
+        ("cached platform keys", claims.cached_keys, policy.cached_keys),
+        ("SMT", claims.smt_enabled, policy.smt),
+    ];
+    for (what, flag, permission) in flags {
+        // Processor CA certificates state none of these: single-socket platforms, on which only SMT could be on, and
+        // Intel gives no way to know it. Not stated is therefore not taken as forbidden.
+        if (flag, permission) == (PckFlag::Yes, Permission::Forbidden) {
+            return Err(Refusal::new(RefusalCode::PolicyForbids, format_args!("policy forbids {what}")));
+        }
+    }
+    Ok(())
+}

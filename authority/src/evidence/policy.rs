@@ -1,0 +1,134 @@
+//! The appraisal policy: what authentic Evidence must say to be accepted. Every field is demanded; there is no default
+//! and no value that means "do not look". Leniency is a list that names what it lets through.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use inwit_measurements::reference::{Measured, ReferenceValues};
+use thiserror::Error;
+
+use super::snp::{Product, SnpTcb};
+use super::tdx::TcbStatus;
+
+/// PCRs without which a TPM's Reference Values do not say what booted: firmware, boot loader and kernel, Secure Boot
+/// state, and what the kernel's EFI stub loaded (TCG PC client platform firmware profile; UAPI specification 7).
+const DEMANDED_PCRS: [u8; 4] = [0, 4, 7, 9];
+/// The least privileged VMPL.
+const LAST_VMPL: u32 = 3;
+
+/// Whether something may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// It may be, or not.
+    Allowed,
+    /// It must not be.
+    Forbidden,
+}
+
+/// What is demanded of an SNP guest and its platform.
+#[derive(Clone, Debug)]
+pub struct SnpPolicy {
+    /// Privilege level that the agent runs at: 0 without a paravisor. Reports of another level are refused.
+    pub vmpl: u32,
+    /// Lowest patch levels, for reported, committed and launch TCB alike. A product that is not named is refused.
+    pub minimum_tcb: BTreeMap<Product, SnpTcb>,
+    /// Lowest firmware version as major and minor, for the running and the committed firmware; for example (1, 55).
+    pub minimum_abi: (u8, u8),
+    /// Simultaneous multithreading, by launch policy and on the platform.
+    pub smt: Permission,
+    /// Bits demanded in both mitigation vectors. Where any is demanded, reports below version 5 are refused.
+    pub demanded_mitigations: u64,
+    /// CSP_IDs whose VLEK is accepted in place of the chip's own key. Empty: none is.
+    pub providers: BTreeSet<String>,
+}
+
+/// What is demanded of a TD and its platform.
+#[derive(Clone, Debug)]
+pub struct TdxPolicy {
+    /// Platform statuses that are accepted. Empty: no TDX platform is.
+    pub accepted_status: BTreeSet<TcbStatus>,
+    /// Advisories that may apply to the platform, by Intel's names. One that is not named refuses.
+    pub accepted_advisories: BTreeSet<String>,
+    /// Lowest tcbEvaluationDataNumber of the collateral, against older collateral being put back.
+    pub minimum_tcb_evaluation_number: u32,
+    /// Platforms to which processor packages may be added.
+    pub dynamic_platform: Permission,
+    /// Platforms whose root keys Intel holds.
+    pub cached_keys: Permission,
+    /// Platforms with simultaneous multithreading.
+    pub smt: Permission,
+}
+
+/// What is demanded of a TPM and its Reference Values.
+#[derive(Clone, Debug)]
+pub struct VtpmPolicy {
+    /// PCRs that every set of TPM Reference Values has to name: 0, 4, 7, 9 and whatever else is wanted.
+    pub demanded_pcrs: BTreeSet<u8>,
+}
+
+/// A whole policy that was checked when it was made.
+#[derive(Clone, Debug)]
+pub struct AppraisalPolicy {
+    pub(super) reference_values: Vec<ReferenceValues>,
+    pub(super) snp: SnpPolicy,
+    pub(super) tdx: TdxPolicy,
+    pub(super) vtpm: VtpmPolicy,
+}
+
+/// Why a policy is not usable. Spoken to the operator who wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PolicyError {
+    /// A VMPL above 3.
+    #[error("VMPL {0} does not exist: name the agent's level, 0 to 3")]
+    Vmpl(u32),
+    /// A minimum TCB with a component that the product does not have, or without one that it has.
+    #[error("the minimum TCB of {0}: fmc is to be given for Turin and only there")]
+    Components(Product),
+    /// The policy leaves out a PCR that is always demanded.
+    #[error("the policy for TPMs must demand PCR {0}: without it nobody knows what booted")]
+    Undemanded(u8),
+    /// A set of Reference Values leaves out a PCR that the policy demands.
+    #[error("reference values {name} must name PCR {pcr}, which the policy demands")]
+    Unnamed {
+        /// The set's name.
+        name: String,
+        /// The PCR that it leaves out.
+        pcr: u8,
+    },
+}
+
+impl AppraisalPolicy {
+    /// Puts a policy together. With no Reference Values it refuses all Evidence.
+    ///
+    /// # Errors
+    /// [`PolicyError`] names what could not be demanded as written.
+    pub fn new(
+        reference_values: Vec<ReferenceValues>,
+        snp: SnpPolicy,
+        tdx: TdxPolicy,
+        vtpm: VtpmPolicy,
+    ) -> Result<Self, PolicyError> {
+        if snp.vmpl > LAST_VMPL {
+            return Err(PolicyError::Vmpl(snp.vmpl));
+        }
+        for (product, tcb) in &snp.minimum_tcb {
+            if tcb.fmc.is_some() != (*product == Product::Turin) {
+                return Err(PolicyError::Components(*product));
+            }
+        }
+        if let Some(pcr) = DEMANDED_PCRS.into_iter().find(|pcr| !vtpm.demanded_pcrs.contains(pcr)) {
+            return Err(PolicyError::Undemanded(pcr));
+        }
+        for values in &reference_values {
+            let Measured::Vtpm { pcrs } = &values.measured else { continue };
+            if let Some(pcr) = vtpm.demanded_pcrs.iter().find(|pcr| !pcrs.contains_key(pcr)) {
+                return Err(PolicyError::Unnamed { name: values.name.clone(), pcr: *pcr });
+            }
+        }
+        Ok(Self { reference_values, snp, tdx, vtpm })
+    }
+
+    /// What is demanded of TPMs.
+    pub fn vtpm(&self) -> &VtpmPolicy {
+        &self.vtpm
+    }
+}
