@@ -47,7 +47,12 @@
 static const u8 request_magic[MAGIC_LEN] = { 'I', 'W', 'Q', '1' };
 static const u8 answer_magic[MAGIC_LEN] = { 'I', 'W', 'A', '1' };
 
-static char *provider = "sev_guest";
+/* Which driver to stand in for when the loader gives no parameter; the build may set another. */
+#ifndef INWIT_PROVIDER
+#define INWIT_PROVIDER "sev_guest"
+#endif
+
+static char *provider = INWIT_PROVIDER;
 module_param(provider, charp, 0444);
 MODULE_PARM_DESC(provider, "driver to stand in for: sev_guest or tdx_guest");
 

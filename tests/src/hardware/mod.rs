@@ -25,7 +25,7 @@ pub use amd::{AmdTestRoot, SnpMachine};
 pub use device::{Device, Fault, Request};
 pub use intel::{IntelTestRoot, TdxMachine};
 pub use mailbox::Mailbox;
-pub use module::build_module;
+pub use module::{StandsInFor, build_module};
 pub use tsmfs::TsmFs;
 
 /// Bytes of report data in a request, for SNP and TDX alike.

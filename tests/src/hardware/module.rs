@@ -18,15 +18,34 @@ pub const MODULE_FILE: &str = "inwit_tsm.ko";
 const SOURCES: [(&str, &str); 2] =
     [("inwit_tsm.c", include_str!("../../module/inwit_tsm.c")), ("Makefile", include_str!("../../module/Makefile"))];
 
+/// The driver that a module stands in for unless its loader says otherwise. The production agent passes no parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StandsInFor {
+    /// `sev_guest`.
+    SevGuest,
+    /// `tdx_guest`.
+    TdxGuest,
+}
+
+impl StandsInFor {
+    fn define(self) -> &'static str {
+        match self {
+            Self::SevGuest => "#define INWIT_PROVIDER \"sev_guest\"\n",
+            Self::TdxGuest => "#define INWIT_PROVIDER \"tdx_guest\"\n",
+        }
+    }
+}
+
 /// Builds the module against unpacked Linux 6.12 headers and writes it to the file `out`.
 ///
 /// `headers` is the folder with the kernel's Makefile, or one that has it in `build`. Needs `make`, `strip` and the
 /// compiler that the headers name (gcc-12 on Debian 12). Takes 4 to 10 seconds.
-pub fn build_module(headers: &Path, out: &Path) -> Result<(), HardwareError> {
+pub fn build_module(headers: &Path, stands_in_for: StandsInFor, out: &Path) -> Result<(), HardwareError> {
     let headers = kernel_build_dir(headers)?;
     let scratch = Scratch::new(out)?;
     for (name, content) in SOURCES {
-        scratch.write(name, content)?;
+        let prefix = if name.ends_with(".c") { stands_in_for.define() } else { "" };
+        scratch.write(name, &format!("{prefix}{content}"))?;
     }
     // Without the empty setting the build stops for want of pahole, which only debug information needs.
     let mut make = Command::new("make");
@@ -107,8 +126,8 @@ mod tests {
         };
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let deeper = two.path().join("a/longer/path/to/it").join(MODULE_FILE);
-        build_module(&headers, &one.path().join(MODULE_FILE)).unwrap();
-        build_module(&headers, &deeper).unwrap();
+        build_module(&headers, StandsInFor::SevGuest, &one.path().join(MODULE_FILE)).unwrap();
+        build_module(&headers, StandsInFor::SevGuest, &deeper).unwrap();
         let module = fs::read(one.path().join(MODULE_FILE)).unwrap();
         assert!(module == fs::read(&deeper).unwrap(), "the builds differ");
         let has = |text: &[u8]| module.windows(text.len()).any(|window| window == text);
@@ -120,7 +139,7 @@ mod tests {
     #[test]
     fn a_folder_without_headers_is_refused_before_anything_runs() {
         let dir = tempfile::tempdir().unwrap();
-        let error = build_module(dir.path(), &dir.path().join(MODULE_FILE)).unwrap_err();
+        let error = build_module(dir.path(), StandsInFor::SevGuest, &dir.path().join(MODULE_FILE)).unwrap_err();
         assert!(matches!(error, HardwareError::Headers(_)), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }

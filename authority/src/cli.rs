@@ -1,0 +1,200 @@
+//! The command line: acts of the Workload Owner and the operator on a state folder. Text for people, `--json` for scripts;
+//! exit 0 good, 1 our own fault or a bad input file, 2 usage, 3 refused.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
+
+mod owner;
+
+use crate::audit::hex;
+use crate::fault::Fault;
+use crate::serve::{Authority, now, serve};
+use crate::state::State;
+use clap::{Parser, Subcommand, ValueEnum};
+use inwit_protocol::identity::TrustDomain;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Verifies guests' Evidence, issues credentials bound to their keys, and releases secrets sealed to them.
+#[derive(Parser)]
+#[command(name = "inwit-authority", version, after_help = AFTER_HELP)]
+struct Cli {
+    /// Folder that holds this authority's keys, registry and store.
+    #[arg(long, global = true, default_value = "inwit-authority-state", value_name = "DIR")]
+    state: PathBuf,
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    act: Act,
+}
+
+const AFTER_HELP: &str = "\
+A first authority, in order:
+  inwit-authority init --trust-domain demo.example
+  inwit-authority endorsements add --platform snp --name milan ark.der ask.der
+  inwit-authority secret add disk --generate 32
+  inwit-authority workload add hello --identifier spiffe://demo.example/hello --reference hello.toml --secret disk
+  inwit-authority serve --listen 0.0.0.0:4050
+
+Exit codes: 0 good, 1 own fault or a bad file, 2 usage, 3 refused.";
+
+#[derive(Subcommand)]
+enum Act {
+    /// Make a new authority: fresh keys, nothing trusted, nothing registered.
+    Init {
+        /// Name of the trust domain, for example demo.example.
+        #[arg(long)]
+        trust_domain: String,
+    },
+    /// Print the pin of the channel key, which guests' configurations hold.
+    Pin,
+    /// Write the trust domain's anchor (DER) for Relying Parties.
+    Bundle {
+        /// File to write.
+        #[arg(long, short)]
+        output: PathBuf,
+    },
+    /// Serve guests.
+    Serve {
+        /// Roles to serve in this process.
+        #[arg(long, value_enum, default_value = "all")]
+        roles: Roles,
+        /// Address to listen on; port 0 takes a free one and prints it.
+        #[arg(long, default_value = "127.0.0.1:4050")]
+        listen: SocketAddr,
+    },
+    /// Register workloads.
+    #[command(subcommand)]
+    Workload(owner::WorkloadAct),
+    /// Store secrets that workloads are entitled to.
+    #[command(subcommand)]
+    Secret(owner::SecretAct),
+    /// Seal a workload disk.
+    #[command(subcommand)]
+    Disk(owner::DiskAct),
+    /// Import vendors' roots and collateral.
+    #[command(subcommand)]
+    Endorsements(owner::EndorsementsAct),
+    /// Issue a certificate to a service that is not attested, on your word; recorded as such.
+    Enroll {
+        /// The service's identifier, in this trust domain.
+        #[arg(long)]
+        identifier: String,
+        /// Lifetime in seconds.
+        #[arg(long, default_value_t = 86_400)]
+        lifetime: u64,
+        /// Folder to write key.pk8 (mode 0600), certificate.der and anchor.der to.
+        #[arg(long, short)]
+        output: PathBuf,
+    },
+    /// Read and verify the audit log.
+    #[command(subcommand)]
+    Audit(owner::AuditAct),
+}
+
+/// Which roles a process serves.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Roles {
+    /// Verifier, Credential Authority and Key Store.
+    All,
+}
+
+/// What an act ends in.
+enum Done {
+    /// Text and the same as JSON.
+    Said(String, serde_json::Value),
+    /// A check that failed: exit 3.
+    Refused(String, serde_json::Value),
+}
+
+/// Parses the arguments and acts.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match act(&cli) {
+        Ok(Done::Said(text, json)) => {
+            println!("{}", if cli.json { json.to_string() } else { text });
+            ExitCode::SUCCESS
+        }
+        Ok(Done::Refused(text, json)) => {
+            println!("{}", if cli.json { json.to_string() } else { text });
+            ExitCode::from(3)
+        }
+        Err(fault) => {
+            eprintln!("inwit-authority: {fault}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(cli: &Cli) -> Result<Done, Fault> {
+    let state = State::at(&cli.state);
+    match &cli.act {
+        Act::Init { trust_domain } => {
+            let domain = TrustDomain::parse(trust_domain).map_err(|error| Fault::of(trust_domain, error))?;
+            let state = State::create(&cli.state, &domain, now()?)?;
+            let pin = hex(&state.pin()?);
+            let text = format!("authority of {domain} in {}\nauthority-pin = {pin}", cli.state.display());
+            Ok(Done::Said(text, serde_json::json!({"trust_domain": domain.name(), "authority_pin": pin})))
+        }
+        Act::Pin => {
+            let pin = hex(&state.pin()?);
+            Ok(Done::Said(format!("authority-pin = {pin}"), serde_json::json!({"authority_pin": pin})))
+        }
+        Act::Bundle { output } => {
+            crate::files::replace(output, &state.anchor()?)?;
+            let domain = state.trust_domain()?;
+            let text = format!("anchor of {domain} written to {}", output.display());
+            Ok(Done::Said(text, serde_json::json!({"trust_domain": domain.name(), "anchor": output})))
+        }
+        Act::Serve { roles: Roles::All, listen } => run_server(&state, *listen, cli.json),
+        Act::Workload(act) => owner::workload(&state, act),
+        Act::Secret(act) => owner::secret(&state, act),
+        Act::Disk(act) => owner::disk(&state, act),
+        Act::Endorsements(act) => owner::endorsements(&state, act),
+        Act::Enroll { identifier, lifetime, output } => owner::enroll(&state, identifier, *lifetime, output),
+        Act::Audit(act) => owner::audit(&state, act),
+    }
+}
+
+fn run_server(state: &State, listen: SocketAddr, json: bool) -> Result<Done, Fault> {
+    let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false);
+    if json {
+        subscriber.json().init()
+    } else {
+        subscriber.init()
+    }
+    let connections = state.config()?.connections;
+    let authority = Arc::new(Authority::open(state)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Fault::of("runtime", error))?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind(listen).await.map_err(|error| Fault::of(listen, error))?;
+        let address = listener.local_addr().map_err(|error| Fault::of(listen, error))?;
+        let (pin, workloads) = (hex(&authority.pin()), authority.workloads());
+        if json {
+            println!(
+                "{}",
+                serde_json::json!({"event": "ready", "listen": address, "authority_pin": pin, "workloads": workloads})
+            );
+        } else {
+            println!("inwit-authority: serving all roles on {address}, {workloads} workloads, authority-pin = {pin}");
+        }
+        serve(authority, listener, connections, told_to_stop()).await
+    })?;
+    Ok(Done::Said("inwit-authority: stopped".to_owned(), serde_json::json!({"event": "stopped"})))
+}
+
+/// Completes at SIGTERM or SIGINT.
+async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be received: stop the process by force");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

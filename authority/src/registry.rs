@@ -1,0 +1,160 @@
+//! The registry of workloads: one text file each under `workloads/`, fit for version control. This is the mapping of
+//! mechanisms.md §1: from Reference Values, which change with every release, to an identifier and attributes, which
+//! do not. Several sets of Reference Values may stand at once, so that update and roll-back keep the identity.
+
+use crate::fault::Fault;
+use crate::files;
+use inwit_measurements::reference::ReferenceValues;
+use inwit_protocol::identity::WorkloadIdentifier;
+use inwit_protocol::primitives::sha256;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Longest registry file, in bytes.
+const FILE_LIMIT: usize = 1_048_576;
+/// Most workloads of one registry.
+const MAX_WORKLOADS: usize = 4_096;
+/// Shortest and longest lifetime of a credential, in seconds.
+const LIFETIMES: std::ops::RangeInclusive<u64> = 60..=86_400 * 30;
+
+/// One registered workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// Name: letters, digits, `-` and `_`; also the file's name.
+    pub name: String,
+    /// The stable Workload Identifier.
+    pub identifier: String,
+    /// Names of the secrets that it is entitled to.
+    #[serde(default)]
+    pub secrets: Vec<String>,
+    /// Lifetime of its credentials, in seconds.
+    pub lifetime_seconds: u64,
+    /// Attributes in business words.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
+    /// Accepted Reference Values.
+    pub reference_values: Vec<ReferenceValues>,
+}
+
+impl Workload {
+    /// Checks what serde cannot.
+    pub fn validate(&self) -> Result<WorkloadIdentifier, Fault> {
+        let named = |what: &str| {
+            !what.is_empty()
+                && what.len() <= 64
+                && what.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        };
+        if !named(&self.name) || !self.secrets.iter().all(|secret| named(secret)) {
+            return Err(Fault::of(&self.name, "names are 1 to 64 letters, digits, - and _"));
+        }
+        if !LIFETIMES.contains(&self.lifetime_seconds) {
+            return Err(Fault::of(&self.name, "lifetime_seconds is from 60 to 2592000"));
+        }
+        if self.reference_values.is_empty() {
+            return Err(Fault::of(&self.name, "at least one set of reference_values is needed"));
+        }
+        WorkloadIdentifier::parse(&self.identifier).map_err(|error| Fault::of(&self.name, error))
+    }
+}
+
+/// A workload as the Verifier uses it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The workload.
+    pub workload: Workload,
+    /// Its parsed identifier.
+    pub identifier: WorkloadIdentifier,
+    /// SHA-256 of its file: the policy that was applied, by content.
+    pub digest: [u8; 32],
+}
+
+/// All registered workloads, read at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Registry(Vec<Entry>);
+
+impl Registry {
+    /// Reads every `*.toml` of a folder. One bad file refuses the whole: a registry with a hole is not what was reviewed.
+    pub fn load(folder: &Path) -> Result<Self, Fault> {
+        let mut entries = Vec::new();
+        let listing = std::fs::read_dir(folder).map_err(|error| Fault::of(folder.display(), error))?;
+        for file in listing {
+            let path = file.map_err(|error| Fault::of(folder.display(), error))?.path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                entries.push(Self::read(&path)?);
+            }
+        }
+        entries.sort_by(|a, b| a.workload.name.cmp(&b.workload.name));
+        let registry = Self(entries);
+        registry.check_unambiguous()?;
+        Ok(registry)
+    }
+
+    fn read(path: &Path) -> Result<Entry, Fault> {
+        let text = files::read_text(path, FILE_LIMIT)?;
+        let workload: Workload = toml::from_str(&text).map_err(|error| Fault::of(path.display(), error))?;
+        let identifier = workload.validate()?;
+        if path.file_stem().is_none_or(|stem| stem != workload.name.as_str()) {
+            return Err(Fault::of(path.display(), "the file's name is not the workload's"));
+        }
+        Ok(Entry { workload, identifier, digest: sha256(text.as_bytes()) })
+    }
+
+    /// One measurement with one agent maps to one workload, or to none.
+    fn check_unambiguous(&self) -> Result<(), Fault> {
+        if self.0.len() > MAX_WORKLOADS {
+            return Err(Fault::new(format!("more than {MAX_WORKLOADS} workloads")));
+        }
+        let mut seen = BTreeSet::new();
+        for entry in &self.0 {
+            for values in &entry.workload.reference_values {
+                let key = serde_json::to_string(&(&values.agent, &values.measured))
+                    .map_err(|error| Fault::of(&values.name, error))?;
+                if !seen.insert(key) {
+                    return Err(Fault::of(&entry.workload.name, "its reference values stand in the registry twice"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every set of Reference Values, named `workload/name`, for appraisal.
+    pub fn reference_values(&self) -> Vec<ReferenceValues> {
+        let sets = |entry: &Entry| {
+            let name = entry.workload.name.clone();
+            let rename = move |values: &ReferenceValues| ReferenceValues {
+                name: format!("{name}/{}", values.name),
+                ..values.clone()
+            };
+            entry.workload.reference_values.iter().map(rename).collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(sets).collect()
+    }
+
+    /// The entry that a matched set's name belongs to.
+    pub fn entry_of(&self, matched: &str) -> Option<&Entry> {
+        let (workload, _) = matched.split_once('/')?;
+        self.0.iter().find(|entry| entry.workload.name == workload)
+    }
+
+    /// The entries, by name.
+    pub fn entries(&self) -> &[Entry] {
+        &self.0
+    }
+
+    /// Adds or replaces a workload's file; the registry as it would then be must load.
+    pub fn write(folder: &Path, workload: &Workload) -> Result<(), Fault> {
+        workload.validate()?;
+        let mut others = Self::load(folder)?;
+        others.0.retain(|entry| entry.workload.name != workload.name);
+        let text = toml::to_string_pretty(workload).map_err(|error| Fault::of(&workload.name, error))?;
+        others.0.push(Entry {
+            identifier: workload.validate()?,
+            digest: sha256(text.as_bytes()),
+            workload: workload.clone(),
+        });
+        others.check_unambiguous()?;
+        files::replace(&folder.join(format!("{}.toml", workload.name)), text.as_bytes())
+    }
+}

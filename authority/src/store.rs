@@ -1,0 +1,123 @@
+//! The embedded store (redb, one file, pure Rust): encrypted secrets and the audit chain. Every change is durable before
+//! it is acknowledged, and a decision is recorded in the same transaction that makes it true.
+//!
+//! One process at a time: redb locks its file. Only ciphertext enters it.
+
+use crate::audit::{BrokenChain, Event, Head};
+use crate::fault::Fault;
+use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use std::path::Path;
+
+const SECRETS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("secrets");
+const AUDIT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit");
+
+/// The open store.
+pub(crate) struct Store(Database);
+
+fn fault(error: impl Into<redb::Error>) -> Fault {
+    Fault::of("store", error.into())
+}
+
+impl Store {
+    /// Opens the store, creating it if it is not there.
+    pub(crate) fn open(path: &Path) -> Result<Self, Fault> {
+        let database = Database::create(path).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => Fault::of(
+                path.display(),
+                "in use by another process: stop `inwit-authority serve` first, or use its state copy",
+            ),
+            other => fault(other),
+        })?;
+        let store = Self(database);
+        let transaction = store.begin()?;
+        transaction.open_table(SECRETS).map_err(fault)?;
+        transaction.open_table(AUDIT).map_err(fault)?;
+        transaction.commit().map_err(fault)?;
+        Ok(store)
+    }
+
+    fn begin(&self) -> Result<WriteTransaction, Fault> {
+        let mut transaction = self.0.begin_write().map_err(fault)?;
+        transaction.set_durability(Durability::Immediate).map_err(fault)?;
+        Ok(transaction)
+    }
+
+    /// Stores a wrapped secret under a name that is not taken, and records it.
+    pub(crate) fn insert_secret(&self, name: &str, wrapped: &[u8], time: u64) -> Result<(), Fault> {
+        let transaction = self.begin()?;
+        {
+            let mut table = transaction.open_table(SECRETS).map_err(fault)?;
+            if table.get(name).map_err(fault)?.is_some() {
+                return Err(Fault::of(
+                    name,
+                    "a secret of this name exists; choose another name, old disks may need it",
+                ));
+            }
+            table.insert(name, wrapped).map_err(fault)?;
+        }
+        append(&transaction, Event::SecretStored { name: name.to_owned() }, time)?;
+        transaction.commit().map_err(fault)
+    }
+
+    /// The wrapped secret of a name.
+    pub(crate) fn secret(&self, name: &str) -> Result<Option<Vec<u8>>, Fault> {
+        let transaction = self.0.begin_read().map_err(fault)?;
+        let table = transaction.open_table(SECRETS).map_err(fault)?;
+        Ok(table.get(name).map_err(fault)?.map(|value| value.value().to_vec()))
+    }
+
+    /// Records a decision; it stands when this returns.
+    pub(crate) fn record(&self, event: Event, time: u64) -> Result<(), Fault> {
+        let transaction = self.begin()?;
+        append(&transaction, event, time)?;
+        transaction.commit().map_err(fault)
+    }
+
+    /// Every audit record, oldest first.
+    pub(crate) fn audit_records(&self) -> Result<Vec<Vec<u8>>, Fault> {
+        let transaction = self.0.begin_read().map_err(fault)?;
+        let table = transaction.open_table(AUDIT).map_err(fault)?;
+        let records: Result<Vec<_>, _> =
+            table.iter().map_err(fault)?.map(|row| row.map(|(_, v)| v.value().to_vec())).collect();
+        records.map_err(fault)
+    }
+
+    /// Walks the whole chain.
+    pub(crate) fn verify_audit(&self) -> Result<Result<Head, BrokenChain>, Fault> {
+        Ok(self.audit_records()?.iter().try_fold(Head::EMPTY, |head, bytes| head.follow(bytes)))
+    }
+}
+
+fn append(transaction: &WriteTransaction, event: Event, time: u64) -> Result<(), Fault> {
+    let mut table = transaction.open_table(AUDIT).map_err(fault)?;
+    let head = match table.last().map_err(fault)? {
+        Some((sequence, bytes)) => {
+            Head { length: sequence.value(), digest: inwit_protocol::primitives::sha256(bytes.value()) }
+        }
+        None => Head::EMPTY,
+    };
+    let (bytes, head) = head.append(event, time);
+    table.insert(head.length, bytes.as_slice()).map_err(fault)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_taken_once_and_every_change_is_in_the_chain() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.redb");
+        let store = Store::open(&path).unwrap();
+        store.insert_secret("disk", b"wrapped", 1).unwrap();
+        assert!(store.insert_secret("disk", b"other", 2).is_err());
+        store.record(Event::Refused { code: "pop-invalid".into(), cause: "x".into() }, 3).unwrap();
+        assert!(Store::open(&path).is_err(), "a second process must be told");
+        drop(store);
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.secret("disk").unwrap().unwrap(), b"wrapped");
+        assert_eq!(store.secret("none").unwrap(), None);
+        assert_eq!(store.verify_audit().unwrap().unwrap().length, 2);
+    }
+}
