@@ -12,6 +12,7 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 mod appraise;
+mod boot_log;
 mod claims;
 mod endorsements;
 mod fields;
@@ -77,13 +78,13 @@ pub fn authenticate(evidence: &Evidence, by: &Endorsements, at: u64) -> Result<A
         }
         Platform::Tdx => {
             nothing(&evidence.endorsements, "endorsements, which a TDX quote carries itself")?;
-            let authenticated = tdx::authenticate(&evidence.quote, by, at)?;
+            let authenticated = tdx::authenticate(&evidence.quote, &evidence.event_log, by, at)?;
             let claims = Claims::Tdx(Box::new(authenticated.claims));
             Ok(Authentic { claims, data: BoundData::Report(authenticated.report_data), agent_register })
         }
         Platform::Vtpm => {
             nothing(&evidence.endorsements, "endorsements, which a TPM quote does not have")?;
-            let authenticated = vtpm::authenticate(&evidence.quote, by)?;
+            let authenticated = vtpm::authenticate(&evidence.quote, &evidence.event_log, by)?;
             let claims = Claims::Vtpm(Box::new(authenticated.claims));
             Ok(Authentic { claims, data: BoundData::Qualifying(authenticated.extra_data), agent_register })
         }

@@ -17,6 +17,7 @@ use thiserror::Error;
 pub use attributes::{TcbStatus, TdAttributes};
 pub use collateral::TdxRoot;
 
+use super::boot_log::{BootLogError, explains_rtmrs};
 use super::claims::{PckFlag, TdxClaims};
 use super::endorsements::Endorsements;
 use super::fields::Short;
@@ -59,6 +60,8 @@ pub(super) enum TdxError {
     SeamAttributes,
     #[error("XFAM {0:#x} lacks a demanded CPU feature or has one that is not known here")]
     Xfam(u64),
+    #[error(transparent)]
+    BootLog(#[from] BootLogError),
 }
 
 impl From<TdxError> for Refusal {
@@ -75,6 +78,7 @@ impl From<TdxError> for Refusal {
             TdxError::Library { code, .. } => *code,
             TdxError::QeReportData => RefusalCode::QuoteSignature,
             TdxError::SeamAttributes => RefusalCode::DebugEnabled,
+            TdxError::BootLog(_) => RefusalCode::EventLogMismatch,
         };
         Self::new(code, error)
     }
@@ -86,8 +90,8 @@ pub(super) struct Authenticated {
     pub(super) claims: TdxClaims,
 }
 
-/// Authenticates a quote of version 4 or 5.
-pub(super) fn authenticate(quote: &[u8], by: &Endorsements, at: u64) -> Result<Authenticated, TdxError> {
+/// Authenticates a quote of version 4 or 5. `log` is the CCEL event log, or nothing: then only the registers count.
+pub(super) fn authenticate(quote: &[u8], log: &[u8], by: &Endorsements, at: u64) -> Result<Authenticated, TdxError> {
     let envelope = Envelope::parse(quote)?;
     if by.tdx.is_empty() {
         return Err(TdxError::NoRoot);
@@ -116,7 +120,11 @@ pub(super) fn authenticate(quote: &[u8], by: &Endorsements, at: u64) -> Result<A
         .map_err(|error| library_refusal(&format!("{error:#}")))?;
     let body = verified.report.as_td10().ok_or(TdxError::Body)?;
     further_checks(&verified, body, collateral)?;
-    Ok(Authenticated { report_data: body.report_data, claims: claims(envelope.version, &verified, body)? })
+    let claims = claims(envelope.version, &verified, body)?;
+    if !log.is_empty() {
+        explains_rtmrs(log, &claims.rtmrs)?;
+    }
+    Ok(Authenticated { report_data: body.report_data, claims })
 }
 
 /// Checks of Intel's algorithm that the library does not make, and two that are ours.

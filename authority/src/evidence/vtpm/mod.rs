@@ -12,7 +12,8 @@ use inwit_protocol::primitives::sha256;
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 use thiserror::Error;
 
-use super::claims::{BootEvent, VtpmClaims};
+use super::boot_log::{BootLogError, explains_pcrs};
+use super::claims::VtpmClaims;
 use super::endorsements::Endorsements;
 use super::fields::Short;
 use attest::{Attest, AttestError};
@@ -33,6 +34,8 @@ pub(super) enum VtpmError {
     Untrusted(String),
     #[error("the PCR values beside the quote are not those that the TPM signed")]
     PcrDigest,
+    #[error(transparent)]
+    BootLog(#[from] BootLogError),
 }
 
 impl From<VtpmError> for Refusal {
@@ -46,7 +49,7 @@ impl From<VtpmError> for Refusal {
             VtpmError::Key(KeyError::Attributes(_)) | VtpmError::Untrusted(_) => RefusalCode::ChainUntrusted,
             VtpmError::Key(KeyError::Signature) => RefusalCode::QuoteSignature,
             VtpmError::NoKey => RefusalCode::EndorsementMissing,
-            VtpmError::PcrDigest => RefusalCode::EventLogMismatch,
+            VtpmError::PcrDigest | VtpmError::BootLog(_) => RefusalCode::EventLogMismatch,
         };
         Self::new(code, error)
     }
@@ -58,8 +61,8 @@ pub(super) struct Authenticated {
     pub(super) claims: VtpmClaims,
 }
 
-/// Authenticates an encoded [`TpmQuote`].
-pub(super) fn authenticate(quote: &[u8], by: &Endorsements) -> Result<Authenticated, VtpmError> {
+/// Authenticates an encoded [`TpmQuote`] with the boot log of the machine, which has to explain PCRs 0 to 9.
+pub(super) fn authenticate(quote: &[u8], log: &[u8], by: &Endorsements) -> Result<Authenticated, VtpmError> {
     let quote = TpmQuote::parse(quote).map_err(VtpmError::Quote)?;
     let key = AttestationKey::parse(&quote.attestation_key)?;
     let pin = key.pin();
@@ -75,6 +78,7 @@ pub(super) fn authenticate(quote: &[u8], by: &Endorsements) -> Result<Authentica
     if sha256(quote.pcrs.as_flattened()) != attest.pcr_digest {
         return Err(VtpmError::PcrDigest);
     }
+    let events = explains_pcrs(log, &quote.pcrs)?;
     Ok(Authenticated {
         extra_data: attest.extra_data,
         claims: VtpmClaims {
@@ -85,7 +89,7 @@ pub(super) fn authenticate(quote: &[u8], by: &Endorsements) -> Result<Authentica
             clock_safe: attest.clock_safe,
             firmware_version: attest.firmware_version,
             attestation_key: pin,
-            events: Vec::<BootEvent>::new(),
+            events,
         },
     })
 }
