@@ -10,6 +10,8 @@ mod encode;
 mod replay;
 
 pub use encode::encode_ccel;
+#[cfg(test)]
+pub(crate) use encode::{header, record};
 pub use replay::{CcReplay, Replay, replay_ccel, replay_sha256};
 
 use thiserror::Error;

@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn a_bomb_is_stopped() {
         let mut packed = Vec::new();
-        lzma_rs::lzma_compress(&mut [0; 1 << 16].as_slice(), &mut packed).unwrap();
+        lzma_rs::lzma_compress(&mut vec![0; 1 << 16].as_slice(), &mut packed).unwrap();
         assert_eq!(unpack(&packed, 1 << 16).unwrap().len(), 1 << 16);
         let error = unpack(&packed, (1 << 16) - 1).unwrap_err();
         assert!(error.to_string().contains("more than any firmware holds"), "{error}");

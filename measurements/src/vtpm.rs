@@ -15,8 +15,10 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 use crate::digest::{Digest, sha256};
+use crate::eventlog::{ALG_SHA256, LogError, replay_sha256};
 use crate::linux::{DirectKernel, KernelError};
 use crate::pe::{PeError, authenticode_sha256};
+use crate::uefi::event_type::{NO_ACTION, S_CRTM_VERSION};
 use crate::uefi::{
     BOOT_0000, BOOT_ORDER, CALLING_APPLICATION, EXIT_BOOT_SERVICES, SEPARATOR, SecureBoot, secure_boot_variables,
 };
@@ -86,6 +88,33 @@ pub fn predict(boot: &MeasuredBoot<'_>) -> Result<BTreeMap<u8, Digest<32>>, Pred
     ]))
 }
 
+/// Why a log gives no PEI volume.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RecordError {
+    /// The log itself is refused.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// PCR 0 does not hold what OVMF measures into it.
+    #[error("PCR 0 of the log is not the one of an OVMF boot: expected the version, two firmware volumes, a separator")]
+    NotOvmf,
+}
+
+/// The PEI volume's digest, out of the event log (`binary_bios_measurements`) of a trusted boot of the same machine
+/// shape. Whether that boot was one to trust is the operator's word.
+///
+/// # Errors
+/// [`RecordError`].
+pub fn record_pei_volume(log: &[u8]) -> Result<Digest<32>, RecordError> {
+    let events = replay_sha256(log)?.events;
+    let zero: Vec<_> = events.iter().filter(|event| event.index == 0 && event.event_type != NO_ACTION).collect();
+    match zero.as_slice() {
+        [version, pei, _dxe, separator] if version.event_type == S_CRTM_VERSION && separator.data == SEPARATOR => {
+            pei.digest(ALG_SHA256).map(Digest::from_bytes).ok_or(RecordError::NotOvmf)
+        }
+        _ => Err(RecordError::NotOvmf),
+    }
+}
+
 /// The register after one extend: SHA-256 over the old value and the event digest.
 #[must_use]
 pub fn extend(register: &Digest<32>, digest: &Digest<32>) -> Digest<32> {
@@ -137,6 +166,32 @@ mod tests {
         let separator = "3d458cfe55cc03ea1f443f1562beec8df51c75e14a9fcf9a7234a13f198e7969";
         assert_eq!([2, 3, 6].map(|index| pcrs[&index].to_string()), [separator; 3]);
         assert_eq!(pcrs[&8], Digest::from_bytes([0; 32]));
+    }
+
+    #[test]
+    fn the_pei_volume_is_the_second_event_of_an_ovmf_boot() {
+        use crate::eventlog::{header, record};
+        use crate::uefi::event_type::{PLATFORM_FIRMWARE_BLOB2, SEPARATOR as SEPARATOR_EVENT};
+        let log = |events: &[(u32, &[u8])]| {
+            let mut log = header(0, &[(ALG_SHA256, 32)]);
+            for (kind, data) in events {
+                record(&mut log, 0, *kind, &[(ALG_SHA256, sha256(data).as_bytes())], data);
+            }
+            log
+        };
+        let version = (S_CRTM_VERSION, CRTM_VERSION.as_slice());
+        let blob = |name: &'static [u8]| (PLATFORM_FIRMWARE_BLOB2, name);
+        let separator = (SEPARATOR_EVENT, SEPARATOR.as_slice());
+        let sound = log(&[version, blob(b"pei"), blob(b"dxe"), separator]);
+        assert_eq!(record_pei_volume(&sound), Ok(sha256(b"pei")));
+        for other in [
+            log(&[version, blob(b"pei"), separator]),
+            log(&[blob(b"pei"), version, blob(b"dxe"), separator]),
+            log(&[version, blob(b"pei"), blob(b"dxe"), blob(b"more")]),
+        ] {
+            assert_eq!(record_pei_volume(&other), Err(RecordError::NotOvmf));
+        }
+        assert!(matches!(record_pei_volume(b""), Err(RecordError::Log(_))));
     }
 
     #[test]

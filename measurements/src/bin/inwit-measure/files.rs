@@ -1,0 +1,71 @@
+//! Reading input files, bounded, and saying what was wrong with them.
+//!
+//! Not trusted: size and contents. Never writes.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use inwit_measurements::linux::DirectKernel;
+use thiserror::Error;
+
+use crate::arguments::BootArguments;
+
+/// Longest input: the boot protocol gives the size of the largest, an initial ramdisk, in 32 bits.
+const MAX_FILE_BYTES: u64 = u32::MAX as u64;
+
+/// Why nothing was computed.
+#[derive(Debug, Error)]
+pub(crate) enum Failure {
+    #[error("cannot read {path:?}: {cause}")]
+    Unreadable { path: PathBuf, cause: io::Error },
+    #[error("{0:?} has more than 4294967295 bytes")]
+    TooLarge(PathBuf),
+    #[error("{0}")]
+    Refused(String),
+    #[error("give --pei-digest or --machine-log")]
+    MissingPei,
+    #[error("a TDX Reference Values file needs RTMR0: give the event log of a trusted boot with --machine-log")]
+    MissingRtmr0,
+}
+
+impl Failure {
+    pub(crate) fn refused(error: impl Display) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
+/// The whole file.
+pub(crate) fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, Failure> {
+    let path = path.as_ref();
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|cause| Failure::Unreadable { path: path.to_owned(), cause })?;
+    if bytes.len() as u64 > MAX_FILE_BYTES { Err(Failure::TooLarge(path.to_owned())) } else { Ok(bytes) }
+}
+
+/// The files of a direct kernel boot.
+pub(crate) struct BootFiles {
+    kernel: Vec<u8>,
+    initrd: Vec<u8>,
+}
+
+impl BootArguments {
+    pub(crate) fn read(&self) -> Result<BootFiles, Failure> {
+        let initrd = self.initrd.as_deref().map(read).transpose()?.unwrap_or_default();
+        Ok(BootFiles { kernel: read(&self.kernel)?, initrd })
+    }
+}
+
+impl BootFiles {
+    pub(crate) fn direct<'a>(&'a self, arguments: &'a BootArguments) -> DirectKernel<'a> {
+        DirectKernel {
+            kernel: &self.kernel,
+            initrd: &self.initrd,
+            append: &arguments.append,
+            memory_mib: arguments.memory,
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! From computed values to what is printed.
+//!
+//! Not trusted: the name given by the caller, which the Reference Values check. Never computes a measurement.
+
+use inwit_measurements::reference::{AgentReference, Measured, ReferenceValues};
+use inwit_measurements::{Digest, sha256};
+use serde_json::json;
+
+use crate::arguments::OutputArguments;
+use crate::files::{Failure, read};
+
+/// What was computed.
+pub(crate) enum Values {
+    /// Everything that Reference Values of the platform hold.
+    Whole(Measured),
+    /// Only some registers of a TD.
+    Parts(Vec<(&'static str, Digest<48>)>),
+}
+
+/// Text or JSON: a Reference Values file when an agent is named, the bare values otherwise.
+pub(crate) fn render(values: &Values, output: &OutputArguments) -> Result<String, Failure> {
+    let (Some(agent), Some(config), Some(name)) = (&output.agent, &output.config, &output.name) else {
+        return Ok(if output.json { bare_json(values).to_string() } else { bare_text(values) });
+    };
+    let Values::Whole(measured) = values else {
+        return Err(Failure::MissingRtmr0);
+    };
+    let agent = AgentReference { executable: sha256(&read(agent)?), configuration: sha256(&read(config)?) };
+    let reference = ReferenceValues { name: name.clone(), agent, measured: measured.clone() };
+    let toml = reference.to_toml().map_err(Failure::refused)?;
+    // What is printed must be accepted when it is registered, its name included.
+    ReferenceValues::from_toml(&toml).map_err(Failure::refused)?;
+    if output.json { reference.to_json().map_err(Failure::refused) } else { Ok(toml) }
+}
+
+fn bare_text(values: &Values) -> String {
+    let line = |(name, digest): (&str, String)| format!("{name} {digest}\n");
+    match values {
+        Values::Parts(parts) => parts.iter().map(|(name, digest)| line((name, digest.to_string()))).collect(),
+        Values::Whole(Measured::Snp { launch_digest }) => line(("launch_digest", launch_digest.to_string())),
+        Values::Whole(Measured::Tdx { mrtd, rtmr0, rtmr1, rtmr2 }) => {
+            [("mrtd", mrtd), ("rtmr0", rtmr0), ("rtmr1", rtmr1), ("rtmr2", rtmr2)]
+                .map(|(name, digest)| line((name, digest.to_string())))
+                .concat()
+        }
+        Values::Whole(Measured::Vtpm { pcrs }) => {
+            pcrs.iter().map(|(index, digest)| line((&format!("pcr{index}"), digest.to_string()))).collect()
+        }
+    }
+}
+
+fn bare_json(values: &Values) -> serde_json::Value {
+    match values {
+        Values::Parts(parts) => parts.iter().map(|(name, digest)| ((*name).to_owned(), json!(digest))).collect(),
+        Values::Whole(measured) => json!(measured),
+    }
+}

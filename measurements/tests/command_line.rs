@@ -1,0 +1,151 @@
+//! `inwit-measure` as its users meet it: values in text and JSON, files that can be registered, exit codes.
+//!
+//! Works on small made-up images; never needs firmware of a distribution.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use inwit_measurements::reference::{Measured, ReferenceValues};
+use inwit_measurements::sha256;
+
+/// A folder of its own for each test, removed when it ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("inwit-measure-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        let folder = Self(path);
+        folder.write("OVMF.fd", &firmware());
+        folder.write("kernel", b"kernel");
+        folder.write("agent", b"agent");
+        folder.write("config", b"config");
+        folder
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.0.join(name), bytes).unwrap();
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// One page with a footer table that leads to SEV metadata with kernel hashes.
+fn firmware() -> Vec<u8> {
+    let hash_table = "7255371f3a3b4b04927b1da6efa8d454";
+    let metadata = "dc886566984a4798a75e5585a7bf67cc";
+    let reset = "00f771de1a7e4fcb890e68c77e2fb44e";
+    let footer = "96b582de1fb245f7baeaa366c55a082d";
+    let mut image = vec![0; 4096];
+    let mut sections = b"ASEV".to_vec();
+    for word in [16 + 24, 1, 2, 0x80_0000, 0x1000, 1, 0x81_0000, 0x1000, 0x10u32] {
+        sections.extend(word.to_le_bytes());
+    }
+    image[4096 - 0x400..][..sections.len()].copy_from_slice(&sections);
+    let mut table = Vec::new();
+    entry(&mut table, metadata, &[0x400]);
+    entry(&mut table, hash_table, &[0x81_0c00, 0x400]);
+    entry(&mut table, reset, &[0x80_b004]);
+    let length = table.len() as u16 + 18;
+    table.extend(length.to_le_bytes());
+    table.extend(stored(footer));
+    image[4096 - 0x20 - table.len()..4096 - 0x20].copy_from_slice(&table);
+    image
+}
+
+fn entry(table: &mut Vec<u8>, guid: &str, words: &[u32]) {
+    table.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+    table.extend((words.len() as u16 * 4 + 18).to_le_bytes());
+    table.extend(stored(guid));
+}
+
+/// The stored, mixed-endian form of a GUID.
+fn stored(guid: &str) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..16).map(|at| u8::from_str_radix(&guid[at * 2..at * 2 + 2], 16).unwrap()).collect();
+    bytes[..4].reverse();
+    bytes[4..6].reverse();
+    bytes[6..8].reverse();
+    bytes
+}
+
+fn run(folder: &Path, arguments: &str) -> Output {
+    let program = env!("CARGO_BIN_EXE_inwit-measure");
+    Command::new(program).current_dir(folder).args(arguments.split(' ')).output().unwrap()
+}
+
+fn succeed(folder: &Path, arguments: &str) -> String {
+    let output = run(folder, arguments);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn refuse(folder: &Path, arguments: &str, code: i32) -> String {
+    let output = run(folder, arguments);
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+    assert!(output.stdout.is_empty(), "nothing that could be taken for a value");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn text_json_and_reference_values_agree() {
+    let folder = Folder::new("agree");
+    let snp = "snp --ovmf OVMF.fd --kernel kernel --append quiet --vcpus 4 --vcpu-type EPYC-Milan";
+    let text = succeed(&folder.0, snp);
+    let digest = text.trim().strip_prefix("launch_digest ").unwrap();
+    let json: serde_json::Value = serde_json::from_str(&succeed(&folder.0, &format!("{snp} --json"))).unwrap();
+    assert_eq!((json["platform"].as_str(), json["launch_digest"].as_str()), (Some("snp"), Some(digest)));
+
+    let named = format!("{snp} --agent agent --config config --name payments");
+    let values = ReferenceValues::from_toml(&succeed(&folder.0, &named)).unwrap();
+    assert_eq!(values, ReferenceValues::from_json(&succeed(&folder.0, &format!("{named} --json"))).unwrap());
+    assert_eq!((values.name.as_str(), values.agent.executable), ("payments", sha256(b"agent")));
+    assert_eq!(values.agent.configuration, sha256(b"config"));
+    assert_eq!(values.measured, Measured::Snp { launch_digest: digest.parse().unwrap() });
+}
+
+#[test]
+fn a_signature_replaces_the_model_of_the_same_signature() {
+    let folder = Folder::new("signature");
+    let with = |cpu: &str| succeed(&folder.0, &format!("snp --ovmf OVMF.fd {cpu}"));
+    assert_eq!(with("--vcpu-type EPYC-Genoa"), with("--vcpu-sig 0x00a10f10"));
+    assert_ne!(with("--vcpu-type EPYC-Genoa"), with("--vcpu-type EPYC-v4"));
+    assert_eq!(with("--vcpu-type EPYC-v4"), with("--guest-features 0x1"), "the defaults that the help states");
+    assert_ne!(with("--guest-features 21"), with("--guest-features 1"));
+}
+
+#[test]
+fn unfit_inputs_are_refused_with_their_cause() {
+    let folder = Folder::new("refused");
+    folder.write("noise", &[7; 4096]);
+    assert!(refuse(&folder.0, "snp --ovmf noise", 3).contains("no OVMF footer table"));
+    assert!(refuse(&folder.0, "snp --ovmf absent", 3).contains("absent"));
+    assert!(refuse(&folder.0, "tdx --ovmf OVMF.fd --kernel kernel --memory 512", 3).contains("TDVF"));
+    let digest = sha256(b"pei");
+    let vtpm = format!("vtpm --ovmf OVMF.fd --kernel kernel --memory 512 --pei-digest {digest}");
+    assert!(refuse(&folder.0, &vtpm, 3).contains("not a PE image"));
+    let control = "snp --ovmf OVMF.fd --agent agent --config config --name a\u{7}b";
+    assert!(refuse(&folder.0, control, 3).contains("no control characters"));
+}
+
+#[test]
+fn incomplete_command_lines_are_usage_errors() {
+    let folder = Folder::new("usage");
+    for arguments in [
+        "snp",
+        "snp --ovmf OVMF.fd --initrd kernel",
+        "snp --ovmf OVMF.fd --append quiet",
+        "snp --ovmf OVMF.fd --vcpus 0",
+        "snp --ovmf OVMF.fd --vcpu-type Skylake",
+        "snp --ovmf OVMF.fd --vcpu-type EPYC --vcpu-sig 1",
+        "snp --ovmf OVMF.fd --guest-features 20",
+        "snp --ovmf OVMF.fd --agent agent",
+        "snp --ovmf OVMF.fd --name payments",
+        "vtpm --ovmf OVMF.fd --kernel kernel --memory 512",
+    ] {
+        refuse(&folder.0, arguments, 2);
+    }
+}
