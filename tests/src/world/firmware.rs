@@ -42,7 +42,7 @@ impl Ovmf {
 pub enum Launch {
     /// SEV-SNP with the table of kernel hashes.
     AmdSev,
-    /// TDX.
+    /// TDX. Debian builds it with Secure Boot on and the usual vendors' keys enrolled, which shows in its measurement.
     IntelTdx,
 }
 

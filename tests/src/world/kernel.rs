@@ -25,8 +25,8 @@ pub const PINNED: &str = "6.12.117+deb12";
 pub const SERIES: &str = "6.12.";
 
 const FLAVOUR: &str = "cloud-amd64";
-/// The Debian release whose archive carries [`PINNED`].
-const RELEASE: &str = "bookworm";
+/// The Debian releases that carry the series; the first one carries [`PINNED`].
+const RELEASES: [&str; 2] = ["bookworm", "trixie"];
 
 /// A kernel that is ready to boot and to build modules for.
 #[derive(Debug, Clone)]
@@ -120,25 +120,31 @@ fn packages_of(version: &str) -> Vec<String> {
     ]
 }
 
-/// The security archive's index is small and mostly enough; the whole archive's is asked only when it is not.
+/// Asks the security archive first: its index is small and mostly enough. The whole archive's is fetched only if not.
 fn find(world: &World, progress: &Progress) -> Result<(PrivateApt, String)> {
     let mirror = Mirror::of_this_machine()?;
-    let mut sources = Vec::new();
-    if let Some(security) = &mirror.security {
-        sources.push(security.for_suites(&[&format!("{RELEASE}-security")]));
-        let apt = PrivateApt::open(world, "kernel-security", &sources, progress)?;
-        if let Some(version) = best(&apt)? {
-            return Ok((apt, version));
+    for release in RELEASES {
+        let (security, updates) = (format!("{release}-security"), format!("{release}-updates"));
+        let security = mirror.security().map(|source| source.for_suites(&[&security]));
+        let archive = mirror.archive.for_suites(&[release, &updates]);
+        for (name, source) in [("security", security), ("archive", Some(archive))] {
+            let Some(source) = source else { continue };
+            let apt = match PrivateApt::open(world, &format!("{release}-{name}"), &[source], progress) {
+                Ok(apt) => apt,
+                // A mirror need not carry the security archive; the release's own comes next.
+                Err(error) if name == "security" => {
+                    progress.line(&format!("going on without the security archive: {error}"));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if let Some(version) = best(&apt)? {
+                return Ok((apt, version));
+            }
         }
     }
-    let updates = format!("{RELEASE}-updates");
-    sources.push(mirror.archive.for_suites(&[RELEASE, &updates]));
-    let apt = PrivateApt::open(world, "kernel", &sources, progress)?;
-    let version = best(&apt)?.ok_or_else(|| {
-        let cause = format!("the archive offers no {SERIES} {FLAVOUR} kernel together with its headers");
-        WorldError::unusable("kernel", cause, "look for a newer series and change world/kernel.rs")
-    })?;
-    Ok((apt, version))
+    let cause = format!("the archive offers no {SERIES} {FLAVOUR} kernel together with its headers");
+    Err(WorldError::unusable("kernel", cause, "look for a newer series and change world/kernel.rs"))
 }
 
 fn best(apt: &PrivateApt) -> Result<Option<String>> {

@@ -28,7 +28,7 @@ enum Proof {
 /// One thing that must be here.
 #[derive(Debug, Clone, Copy)]
 pub struct Requirement {
-    /// Debian's package names, the first that the archive knows is taken.
+    /// Debian's package names: the first that the archive knows, else the last.
     packages: &'static [&'static str],
     proof: Proof,
     /// What it is for, for people.
@@ -78,6 +78,12 @@ impl Requirement {
             Proof::AnyFile(paths) => paths.iter().any(|path| Path::new(path).is_file()),
             Proof::Library(name) => find_library(name).is_some(),
         }
+    }
+
+    /// The package that brings it here. The index is asked only where there is a choice: without lists that takes long.
+    fn package_here(&self) -> String {
+        let choices = self.packages.split_last().map_or(&[][..], |(_, others)| others);
+        choices.iter().copied().find(|package| is_known(package)).unwrap_or_else(|| self.name()).to_owned()
     }
 
     /// The name to show for it.
@@ -149,10 +155,7 @@ struct Plan {
 
 impl Plan {
     fn of(missing: &[Requirement]) -> Result<Plan> {
-        let known = |package: &str| is_known(package);
-        let pick =
-            |r: &Requirement| r.packages.iter().copied().find(|p| known(p)).unwrap_or_else(|| r.name()).to_owned();
-        let names = missing.iter().map(pick).collect();
+        let names = missing.iter().map(Requirement::package_here).collect();
         if QEMU.iter().any(|package| installed_version(package).is_some_and(|version| version.contains("~bpo"))) {
             return Ok(Plan::with_backports(names, &Mirror::of_this_machine()?));
         }
@@ -238,8 +241,7 @@ mod tests {
             components: vec!["main".into()],
             signed_by: Some("/keys/debian.gpg".into()),
         };
-        let suites = suites.iter().map(|suite| (*suite).to_owned()).collect();
-        Mirror { codename: "bookworm".into(), archive, security: None, suites }
+        Mirror::of("bookworm", archive, suites)
     }
 
     fn names(names: &[&str]) -> Vec<String> {

@@ -89,7 +89,8 @@ impl Boot {
         })
     }
 
-    /// Waits for one of the machine's two places and starts. Whatever listens on the named sockets must do so already.
+    /// Waits for one of the machine's two places and starts. Who needs two machines at once takes both places, so only one
+    /// such test may run at a time. Whatever listens on the named sockets must do so already.
     ///
     /// # Errors
     /// QEMU missing, a file missing, a socket's name too long, or no place for half an hour.

@@ -28,7 +28,7 @@ pub(crate) struct Mirror {
     /// The archive.
     pub(crate) archive: Source,
     /// The security archive, where one is configured.
-    pub(crate) security: Option<Source>,
+    security: Option<Source>,
     /// Every suite that is configured.
     pub(crate) suites: Vec<String>,
 }
@@ -81,6 +81,22 @@ impl Mirror {
         let security = with_suite(&format!("{codename}-security")).or_else(|| with_suite("stable-security"));
         let suites = sources.iter().flat_map(|source| source.suites.clone()).collect();
         Some(Mirror { codename, archive, security, suites })
+    }
+
+    /// The security archive: as configured, else beside the archive under the name that Debian's own layout gives it.
+    pub(crate) fn security(&self) -> Option<Source> {
+        let beside = || {
+            let uri = self.archive.uri.trim_end_matches('/');
+            uri.ends_with("/debian").then(|| Source { uri: format!("{uri}-security"), ..self.archive.clone() })
+        };
+        self.security.clone().or_else(beside)
+    }
+
+    /// A mirror as it would be read from this machine.
+    #[cfg(test)]
+    pub(crate) fn of(codename: &str, archive: Source, suites: &[&str]) -> Mirror {
+        let suites = suites.iter().map(|suite| (*suite).to_owned()).collect();
+        Mirror { codename: codename.into(), archive, security: None, suites }
     }
 
     /// Whether the suite is configured already.
@@ -175,7 +191,8 @@ mod tests {
         let line =
             parse_line("deb [arch=amd64 signed-by=/keys/b.gpg] http://two.test/debian bookworm main contrib # x");
         let mirror = Mirror::among(DEBIAN, &[line.unwrap()]).unwrap();
-        assert_eq!((mirror.archive.uri.as_str(), mirror.security), ("http://two.test/debian", None));
+        assert_eq!(mirror.archive.uri, "http://two.test/debian");
+        assert_eq!(mirror.security().unwrap().uri, "http://two.test/debian-security", "by Debian's layout");
         assert_eq!(mirror.archive.signed_by.as_deref(), Some("/keys/b.gpg"));
     }
 

@@ -43,6 +43,9 @@ fn sysroot(world: &World) -> Result<PathBuf> {
     if let Some(folder) = told.filter(|folder| folder.is_dir()) {
         return Ok(folder);
     }
-    let said = Call::to("rustc")?.args(["--print", "sysroot"]).within(world.repository()).text()?;
+    let rustc = Call::to("rustc").map_err(|_| {
+        WorldError::unusable("Rust", "there is no rustc here", "install Rust as rust-toolchain.toml pins it")
+    })?;
+    let said = rustc.args(["--print", "sysroot"]).within(world.repository()).text()?;
     Ok(PathBuf::from(said.trim_end()))
 }
