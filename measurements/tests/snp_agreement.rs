@@ -26,11 +26,13 @@ fn from_environment(variable: &str, default: &str) -> Option<PathBuf> {
 const AMDSEV: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../target/world/firmware/ovmf-amdsev/usr/share/ovmf/OVMF.amdsev.fd");
 
+fn vectors() -> Option<PathBuf> {
+    from_environment("INWIT_VECTORS", concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors"))
+}
+
 /// A firmware image with kernel hashes support: the last page of a real build, itself a complete image.
 fn suffix() -> Option<PathBuf> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors");
-    let vectors = from_environment("INWIT_VECTORS", default)?;
-    Some(vectors.join("virtee+sev-snp-measure/ovmf_AmdSev_suffix.bin")).filter(|path| path.exists())
+    Some(vectors()?.join("virtee+sev-snp-measure/ovmf_AmdSev_suffix.bin")).filter(|path| path.exists())
 }
 
 fn measure(firmware: &[u8], boot: Option<&DirectBoot>, vcpus: u16, cpu: &str, features: u64) -> String {
@@ -59,6 +61,23 @@ fn a_recorded_firmware_has_its_recorded_digests() {
     let refused =
         launch_digest(&firmware, Some(&boot), NonZeroU16::MIN, CpuSignature::EPYC_V4, GuestFeatures::SNP, Vmm::Qemu);
     assert_eq!(refused, Err(MeasureError::NoKernelHashes));
+}
+
+/// Two other programs agree on these values.
+#[test]
+fn a_firmware_with_a_calling_area_has_its_published_digests() {
+    let packed = vectors().map(|vectors| vectors.join("virtee+sev-snp-measure/svsm_ovmf.fd.gz"));
+    let Some(packed) = packed.filter(|path| path.exists()) else {
+        return not_run("1 vector: svsm_ovmf.fd");
+    };
+    let output = Command::new("gzip").arg("-dc").arg(packed).output().unwrap();
+    assert!(output.status.success());
+    for (vcpus, expected) in [
+        (1, "9279821b1f5c1c980cd0eeeb19e7f6af4d4851a4f34e5190536922d1a6c02bf53d951032ccda4e9ea807beabd801bfdd"),
+        (64, "1e0b69eceb94c57ba4a1505e1fa477bff37a62a8459c147bdb087f0530ebb2087264bccfc225e54852145d997f397ad6"),
+    ] {
+        assert_eq!(measure(&output.stdout, None, vcpus, "EPYC-v4", 1), expected);
+    }
 }
 
 /// Every combination that a deployment is likely to need, against the other program in one process.

@@ -7,7 +7,7 @@ use thiserror::Error;
 /// Why a firmware image cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum FirmwareError {
-    /// Empty, longer than [`MAX_FIRMWARE_BYTES`], or no whole number of pages.
+    /// Empty, longer than [`super::MAX_FIRMWARE_BYTES`], or no whole number of pages.
     #[error("firmware of {0} bytes: expected whole 4096-byte pages, at most 64 MiB")]
     Size(usize),
     /// The footer GUID is not where OVMF puts it.
