@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // each test binary compiles this and uses its own part
 
 pub mod snp;
+pub mod tdx;
 
 use std::fs;
 use std::io::Write;
