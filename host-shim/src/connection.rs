@@ -21,6 +21,9 @@ use crate::stream::Stream;
 /// Bytes that one direction moves before it lets the other connections have a turn.
 const TURN: usize = 1024 * 1024;
 
+/// What a smaller move counts in a turn: single bytes must not buy a million system calls.
+const MOVE_LEAST: usize = 4096;
+
 /// What all connections of a route share.
 pub(crate) struct Shared {
     pub(crate) upstream: Upstream,
@@ -75,7 +78,7 @@ async fn connect_and_relay(shared: &Shared, guest: Stream, progress: &Progress) 
         Err(error) => return Outcome(Reason::Unreachable, Some(error)),
     };
     let pace = Pace::new(shared.limits.bandwidth, Instant::now().into_std());
-    let (up, down) = (Route(&guest, &authority, &progress.up), Route(&authority, &guest, &progress.down));
+    let (up, down) = (Direction(&guest, &authority, &progress.up), Direction(&authority, &guest, &progress.down));
     tokio::select! {
         both = async { tokio::try_join!(up.run(shared, &pace, progress), down.run(shared, &pace, progress)) } => {
             match both {
@@ -90,16 +93,16 @@ async fn connect_and_relay(shared: &Shared, guest: Stream, progress: &Progress) 
 }
 
 /// One direction: from, to, and where delivered bytes are counted.
-struct Route<'a>(&'a Stream, &'a Stream, &'a AtomicU64);
+struct Direction<'a>(&'a Stream, &'a Stream, &'a AtomicU64);
 
-impl Route<'_> {
+impl Direction<'_> {
     /// Copies until the source ends or the destination refuses.
     ///
     /// An error is one of reading: that side is dead in both directions, so the caller ends the connection. An error of
     /// writing is an [`Ending`]: the other direction may still have an answer to deliver.
     async fn run(&self, shared: &Shared, pace: &Pace, progress: &Progress) -> io::Result<Ending> {
         let Self(from, to, _) = self;
-        let mut manner = Manner::Splice;
+        let mut manner = to.manner();
         let mut turn = 0;
         loop {
             // No lane is borrowed while there is nothing to carry: this is what keeps an idle connection small.
@@ -135,7 +138,7 @@ impl Route<'_> {
                 from.end_reading();
                 return Ok(Ending::Undeliverable(error));
             }
-            turn += taken;
+            turn += taken.max(MOVE_LEAST);
             if turn >= TURN {
                 turn = 0;
                 tokio::task::yield_now().await;

@@ -1,10 +1,11 @@
-//! Lanes: what bytes travel in between two sockets. A pipe for splice(2) where the kernel allows, else a buffer.
+//! Lanes: what bytes travel in between two sockets. A pipe for splice(2), or a buffer.
 //!
 //! A lane is lent by [`Lanes`] only while bytes are in flight, so an idle connection owns none. It never interprets
-//! what is in it. A lane goes back to the pool only when it is empty: a pipe with a remainder would hand one
+//! what is in it. A pipe goes back to the pool only when it is empty: with a remainder in it, it would hand one
 //! connection's bytes to the next, so it is closed instead.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::mem;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 
@@ -12,37 +13,43 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
 use socket2::Socket;
 
-/// Most bytes that one fill takes; also the wished pipe capacity. Large enough that system calls do not dominate,
-/// small enough that a slow reader pins little.
+/// Most bytes that one fill takes: the size of a large buffer and the wished capacity of a pipe. Large enough that
+/// system calls do not dominate, small enough that a slow reader pins little.
 pub(crate) const FILL_MOST: usize = 256 * 1024;
 
-/// Size of a copy buffer, bytes.
-const BUFFER_SIZE: usize = 64 * 1024;
+/// Size of the buffer that is lent when no large lane is left, bytes. Any number of connections may hold one.
+const SMALL: usize = 16 * 1024;
 
-/// Empty pipes kept open for the next lender. More are closed when they come back.
+/// Empty pipes kept open for the next lender; more are closed when they come back.
 const PIPES_KEPT: usize = 16;
 
-/// How a direction wishes to move its bytes.
+/// Empty large buffers kept, that is 1 MiB of the process; more are freed when they come back.
+const BUFFERS_KEPT: usize = 4;
+
+/// How bytes are best moved into a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
-    /// Through user memory: this pair of sockets was found not to splice.
+    /// Through user memory.
     Copy,
-    /// Without copying, if a pipe is to be had.
+    /// Through a pipe, without copying where the kernel can.
     Splice,
 }
 
-/// The pool of pipes shared by all connections of a route.
+/// The pool of large lanes shared by all connections of a route.
 #[derive(Debug)]
 pub(crate) struct Lanes {
-    most: usize,
-    pool: Mutex<Pool>,
+    pipes: Mutex<Shelf<Pipe>>,
+    buffers: Mutex<Shelf<Vec<u8>>>,
 }
 
-#[derive(Debug, Default)]
-struct Pool {
-    /// Pipes that exist, lent or not.
+/// At most `most` things at a time, of which at most `kept` wait for a lender.
+#[derive(Debug)]
+struct Shelf<T> {
+    most: usize,
+    kept: usize,
+    /// Things that exist, lent or waiting.
     open: usize,
-    empty: Vec<Pipe>,
+    waiting: Vec<T>,
 }
 
 #[derive(Debug)]
@@ -64,64 +71,96 @@ enum Kind {
     /// `held` bytes sit in the pipe.
     Pipe { pipe: Pipe, held: usize },
     /// `bytes[at..end]` has yet to be written.
-    Buffer { bytes: Vec<u8>, at: usize, end: usize },
+    Buffer { bytes: Vec<u8>, at: usize, end: usize, owner: Owner },
 }
 
-/// What a lane becomes when its pipe leaves; it owns no memory.
-const NOTHING: Kind = Kind::Buffer { bytes: Vec::new(), at: 0, end: 0 };
+/// Where a buffer goes when its lane is given back.
+#[derive(Debug, Clone, Copy)]
+enum Owner {
+    /// Nowhere: it is freed.
+    Lane,
+    Pool,
+}
+
+/// What a lane is once its pipe or buffer has left; it owns no memory.
+const NOTHING: Kind = Kind::Buffer { bytes: Vec::new(), at: 0, end: 0, owner: Owner::Lane };
 
 impl Lanes {
-    /// A pool of at most `most` pipes; none is made before it is needed.
+    /// A pool of at most `most` pipes and as many large buffers; none is made before it is needed.
     pub(crate) fn new(most: usize) -> Self {
-        Self { most, pool: Mutex::default() }
+        Self { pipes: Mutex::new(Shelf::new(most, PIPES_KEPT)), buffers: Mutex::new(Shelf::new(most, BUFFERS_KEPT)) }
     }
 
-    /// Lends a lane. Never fails: without a pipe (all lent, no descriptors left, not wanted) it is a buffer.
+    /// Lends a lane. Never fails: without a pipe (all lent, no descriptors left, not wanted) it is a buffer, and without
+    /// a large buffer a small one.
     pub(crate) fn lend(&self, manner: Manner) -> Lane<'_> {
         let pipe = match manner {
             Manner::Copy => None,
-            Manner::Splice => self.take_pipe(),
+            Manner::Splice => locked(&self.pipes).take(|| Pipe::open().ok()),
         };
         let kind = match pipe {
             Some(pipe) => Kind::Pipe { pipe, held: 0 },
-            None => NOTHING,
+            None => {
+                let large = locked(&self.buffers).take(|| Some(vec![0; FILL_MOST]));
+                let (bytes, owner) = large.map_or((vec![0; SMALL], Owner::Lane), |bytes| (bytes, Owner::Pool));
+                Kind::Buffer { bytes, at: 0, end: 0, owner }
+            }
         };
         Lane { lanes: self, kind }
     }
 
-    fn take_pipe(&self) -> Option<Pipe> {
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipe) = pool.empty.pop() {
-            return Some(pipe);
+    fn give_back(&self, kind: Kind) {
+        match kind {
+            Kind::Pipe { pipe, held: 0 } => locked(&self.pipes).put_back(pipe),
+            Kind::Pipe { .. } => locked(&self.pipes).discard(),
+            Kind::Buffer { bytes, owner: Owner::Pool, .. } => locked(&self.buffers).put_back(bytes),
+            Kind::Buffer { owner: Owner::Lane, .. } => {}
         }
-        if pool.open >= self.most {
-            return None;
-        }
-        let pipe = Pipe::open().ok()?;
-        pool.open += 1;
-        Some(pipe)
+    }
+}
+
+impl<T> Shelf<T> {
+    fn new(most: usize, kept: usize) -> Self {
+        Self { most, kept, open: 0, waiting: Vec::new() }
     }
 
-    fn give_back(&self, pipe: Pipe, held: usize) {
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        if held == 0 && pool.empty.len() < PIPES_KEPT {
-            pool.empty.push(pipe);
+    fn take(&mut self, make: impl FnOnce() -> Option<T>) -> Option<T> {
+        if let Some(thing) = self.waiting.pop() {
+            return Some(thing);
+        }
+        if self.open >= self.most {
+            return None;
+        }
+        let made = make()?;
+        self.open += 1;
+        Some(made)
+    }
+
+    fn put_back(&mut self, thing: T) {
+        if self.waiting.len() < self.kept {
+            self.waiting.push(thing);
         } else {
-            pool.open = pool.open.saturating_sub(1);
+            self.discard();
         }
     }
+
+    fn discard(&mut self) {
+        self.open = self.open.saturating_sub(1);
+    }
+}
+
+fn locked<T>(shelf: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // No code that can panic runs under the lock, and a count that is off by one would do no harm.
+    shelf.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Pipe {
     fn open() -> io::Result<Self> {
         let (out, into) = io::pipe()?;
-        // Best effort: an unprivileged user over pipe-user-pages-soft keeps the default of 16 pages, or gets one page.
+        // Best effort: an unprivileged user over pipe-user-pages-soft keeps the default of 16 pages, or gets fewer.
         let wished = i32::try_from(FILL_MOST).unwrap_or(i32::MAX);
-        let capacity = match fcntl(&into, FcntlArg::F_SETPIPE_SZ(wished)) {
-            Ok(size) => usize::try_from(size).unwrap_or(FILL_MOST),
-            Err(_) => FILL_MOST,
-        };
-        Ok(Self { out, into, capacity })
+        let size = fcntl(&into, FcntlArg::F_SETPIPE_SZ(wished)).or_else(|_| fcntl(&into, FcntlArg::F_GETPIPE_SZ))?;
+        Ok(Self { out, into, capacity: usize::try_from(size).unwrap_or(FILL_MOST) })
     }
 }
 
@@ -148,9 +187,8 @@ impl Lane<'_> {
                 *held += taken;
                 Ok(taken)
             }
-            Kind::Buffer { bytes, at, end } => {
-                bytes.resize(BUFFER_SIZE, 0);
-                let (mut from, most) = (from, most.min(BUFFER_SIZE));
+            Kind::Buffer { bytes, at, end, .. } => {
+                let (mut from, most) = (from, most.min(bytes.len()));
                 let taken = from.read(bytes.get_mut(..most).unwrap_or_default())?;
                 (*at, *end) = (0, taken);
                 Ok(taken)
@@ -169,7 +207,7 @@ impl Lane<'_> {
                 *held = held.saturating_sub(gone);
                 Ok(gone)
             }
-            Kind::Buffer { bytes, at, end } => {
+            Kind::Buffer { bytes, at, end, .. } => {
                 let (mut to, rest) = (to, bytes.get(*at..*end).unwrap_or_default());
                 let gone = to.write(rest.get(..most).unwrap_or(rest))?;
                 *at += gone;
@@ -187,21 +225,16 @@ impl Lane<'_> {
         let mut bytes = vec![0; *held];
         pipe.out.read_exact(&mut bytes)?;
         *held = 0;
-        self.return_pipe();
-        self.kind = Kind::Buffer { at: 0, end: bytes.len(), bytes };
+        let end = bytes.len();
+        let pipe = mem::replace(&mut self.kind, Kind::Buffer { bytes, at: 0, end, owner: Owner::Lane });
+        self.lanes.give_back(pipe);
         Ok(())
-    }
-
-    fn return_pipe(&mut self) {
-        if let Kind::Pipe { pipe, held } = std::mem::replace(&mut self.kind, NOTHING) {
-            self.lanes.give_back(pipe, held);
-        }
     }
 }
 
 impl Drop for Lane<'_> {
     fn drop(&mut self) {
-        self.return_pipe();
+        self.lanes.give_back(mem::replace(&mut self.kind, NOTHING));
     }
 }
 
@@ -288,10 +321,26 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_last_pipe_a_buffer_is_lent() {
-        let lanes = Lanes::new(2);
-        let lent: Vec<_> = (0..3).map(|_| lanes.lend(Manner::Splice)).collect();
-        let pipes = lent.iter().filter(|lane| matches!(lane.kind, Kind::Pipe { .. })).count();
-        assert_eq!(pipes, 2);
+    fn beyond_the_last_pipe_comes_a_large_buffer_and_then_a_small_one() {
+        let lanes = Lanes::new(1);
+        let lent: Vec<_> = (0..4).map(|_| lanes.lend(Manner::Splice)).collect();
+        let sizes = lent.iter().map(|lane| match &lane.kind {
+            Kind::Pipe { .. } => 0,
+            Kind::Buffer { bytes, .. } => bytes.len(),
+        });
+        assert_eq!(sizes.collect::<Vec<_>>(), [0, FILL_MOST, SMALL, SMALL]);
+        drop(lent);
+        assert!(matches!(lanes.lend(Manner::Splice).kind, Kind::Pipe { .. }), "what came back is lent again");
+    }
+
+    #[test]
+    fn only_few_empty_lanes_are_kept() {
+        let lanes = Lanes::new(100);
+        for manner in [Manner::Splice, Manner::Copy] {
+            drop((0..50).map(|_| lanes.lend(manner)).collect::<Vec<_>>());
+        }
+        let (pipes, buffers) = (locked(&lanes.pipes), locked(&lanes.buffers));
+        assert_eq!((pipes.open, pipes.waiting.len()), (PIPES_KEPT, PIPES_KEPT));
+        assert_eq!((buffers.open, buffers.waiting.len()), (BUFFERS_KEPT, BUFFERS_KEPT));
     }
 }

@@ -12,14 +12,14 @@
 //! Availability among peers, none of which it trusts: a guest (or somebody on the authority's network) that stalls,
 //! floods, half-opens, half-closes, resets or sends garbage harms its own connection only.
 //! - One route: a guest cannot choose the destination, so the relay is not a way into the host's network.
-//! - Bounds on connections, connect time, idle time, bandwidth, pipes and buffers ([`Limits`]); a guest over the limit
+//! - Bounds on connections, connect time, idle time, bandwidth and memory ([`Limits`]); a guest over the limit
 //!   is closed at once and never queued.
 //! - Bytes are read only after the earlier ones were delivered: back-pressure reaches the sender and nobody else.
 //! - An accept error is answered by a pause, a failed connection by a closed socket, never by the end of the process.
 //!
 //! # How bytes move
-//! splice(2) through a kernel pipe lent for as long as bytes are in flight; where a socket does not splice or no pipe
-//! is left, through a lent buffer. An idle connection is two registered sockets and one small task.
+//! Through a kernel pipe with splice(2) where that is the faster way, else through a buffer; either is lent only while
+//! bytes are in flight. An idle connection is two registered sockets and one small task.
 //!
 //! # Use
 //! [`Relay::bind`] opens the guest side of one [`Route`], [`Relay::run`] relays until its [`Phase`] watch says stop.

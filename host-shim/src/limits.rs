@@ -1,4 +1,4 @@
-//! What one route may use: connections, time, bandwidth, pipes. Set by the operator, never by a peer.
+//! What one route may use: connections, time, bandwidth, lanes. Set by the operator, never by a peer.
 //!
 //! Every number here bounds something that a hostile peer could otherwise make grow. There is no unlimited number of
 //! connections and no unlimited connect time.
@@ -20,9 +20,9 @@ pub struct Limits {
     pub connect: Duration,
     /// Time that open connections have after the first stop signal.
     pub drain: Duration,
-    /// Most kernel pipes at a time for splice(2), each up to 256 KiB while bytes are in it. Beyond them, and with 0,
-    /// bytes are copied through a buffer of at most 64 KiB that is lent only while bytes are in flight.
-    pub pipes: usize,
+    /// Most kernel pipes at a time, and as many buffers, of 256 KiB each, lent while bytes are in flight. A connection
+    /// that finds none left copies through 16 KiB until one is free; with 0 all do.
+    pub lanes: usize,
 }
 
 impl Default for Limits {
@@ -33,7 +33,7 @@ impl Default for Limits {
             bandwidth: None,
             connect: Duration::from_secs(5),
             drain: Duration::from_secs(10),
-            pipes: 64,
+            lanes: 64,
         }
     }
 }
@@ -44,7 +44,7 @@ impl Limits {
     #[must_use]
     pub fn descriptors(&self) -> u64 {
         let sockets = self.connections.saturating_mul(2);
-        let ends = self.pipes.saturating_mul(2);
+        let ends = self.lanes.saturating_mul(2);
         u64::try_from(sockets.saturating_add(ends).saturating_add(32)).unwrap_or(u64::MAX)
     }
 }

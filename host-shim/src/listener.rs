@@ -111,7 +111,7 @@ impl Listener {
         let (socket, address) = self.socket.async_io(Interest::READABLE, Socket::accept).await?;
         match address.as_vsock_address() {
             Some(peer) => Ok((Stream::from_vsock_guest(socket)?, Some(peer))),
-            None => Ok((Stream::new(socket)?, None)),
+            None => Ok((Stream::from_unix(socket)?, None)),
         }
     }
 }

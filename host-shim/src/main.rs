@@ -48,9 +48,9 @@ struct Arguments {
     /// After the first SIGTERM or SIGINT let open connections end by themselves for N seconds.
     #[arg(long, value_name = "N", default_value_t = 10)]
     drain_seconds: u64,
-    /// Most kernel pipes for copying without user memory; 0 copies through buffers.
+    /// Most pipes, and most buffers, of 256 KiB each for bytes in flight; beyond them 16 KiB are used.
     #[arg(long, value_name = "N", default_value_t = 64)]
-    pipes: u16,
+    lanes: u16,
     /// Print one JSON object per event on standard output: ready, opened, closed, refused, trouble, lost, stopped.
     #[arg(long)]
     json: bool,
@@ -165,7 +165,7 @@ impl Arguments {
             bandwidth: self.bandwidth,
             connect: Duration::from_secs(u64::from(self.connect_seconds.get())),
             drain: Duration::from_secs(self.drain_seconds),
-            pipes: usize::from(self.pipes),
+            lanes: usize::from(self.lanes),
         }
     }
 }

@@ -63,7 +63,7 @@ impl Relay {
             Listen::Vsock(port) => Door::Listening(Listener::vsock(*port)?),
             Listen::Virtio(_) => Door::Dialling,
         };
-        let lanes = Lanes::new(limits.pipes);
+        let lanes = Lanes::new(limits.lanes);
         let shared = Shared { upstream: route.to.clone(), limits, lanes, tally: Tally::default(), watcher };
         Ok(Self { door, route, shared: Arc::new(shared) })
     }
