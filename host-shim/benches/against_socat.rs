@@ -46,7 +46,9 @@ struct Measured {
     down: Vec<f64>,
     /// Processor seconds of the relay per gigabyte (10^9), both ways together.
     cpu: Vec<f64>,
-    idle_bytes: Vec<f64>,
+    /// Bytes per idle connection, by VmRSS and by PSS.
+    idle: Vec<f64>,
+    idle_shared: Vec<f64>,
 }
 
 fn main() -> io::Result<()> {
@@ -78,7 +80,9 @@ fn compare(plan: &Plan, folder: &Path) -> io::Result<()> {
             results.cpu.push((relay.cpu_seconds()? - before) / gigabytes);
             drop(relay);
             if let Some(relay) = Running::start(*kind, &path, plan.connections + 8)? {
-                results.idle_bytes.push(relay.idle_memory(plan.connections)?);
+                let (resident, proportional) = relay.idle_memory(plan.connections)?;
+                results.idle.push(resident);
+                results.idle_shared.push(proportional);
             }
         }
     }
@@ -127,12 +131,7 @@ impl Running {
         };
         let running = Self { process, path: path.to_owned(), sink };
         // One connection there and back: the relay is up, and what it sets up once is not counted as per connection.
-        let (mut guest, mut authority) = running.connect()?;
-        guest.write_all(b"?")?;
-        authority.read_exact(&mut [0])?;
-        authority.write_all(b"!")?;
-        guest.read_exact(&mut [0])?;
-        drop((guest, authority));
+        drop(running.connect_and_speak()?);
         thread::sleep(Duration::from_millis(300));
         Ok(Some(running))
     }
@@ -149,24 +148,35 @@ impl Running {
         Ok((guest, self.sink.accept()?.0))
     }
 
-    /// Growth of resident memory, bytes per idle connection, over all processes of the relay.
-    fn idle_memory(&self, connections: usize) -> io::Result<f64> {
-        let before = self.resident()?;
-        let open: Vec<_> = (0..connections).map(|_| self.connect()).collect::<io::Result<_>>()?;
-        thread::sleep(Duration::from_millis(500));
-        let after = self.resident()?;
-        drop(open);
-        Ok((after as f64 - before as f64) / connections as f64)
+    /// A connection over which a byte went each way, so that whatever is set up lazily is.
+    fn connect_and_speak(&self) -> io::Result<(UnixStream, TcpStream)> {
+        let (mut guest, mut authority) = self.connect()?;
+        guest.write_all(b"?")?;
+        authority.read_exact(&mut [0])?;
+        authority.write_all(b"!")?;
+        guest.read_exact(&mut [0])?;
+        Ok((guest, authority))
     }
 
-    /// VmRSS of the relay and its children, bytes (proc(5)).
-    fn resident(&self) -> io::Result<u64> {
-        let mut sum = 0;
+    /// Growth of resident memory, bytes per idle connection, over all processes of the relay: VmRSS, and the
+    /// proportional set size, which does not count a page again for every forked process that shares it.
+    fn idle_memory(&self, connections: usize) -> io::Result<(f64, f64)> {
+        let before = (self.sum_of("status", "VmRSS:")?, self.sum_of("smaps_rollup", "Pss:")?);
+        let open: Vec<_> = (0..connections).map(|_| self.connect_and_speak()).collect::<io::Result<_>>()?;
+        thread::sleep(Duration::from_millis(500));
+        let after = (self.sum_of("status", "VmRSS:")?, self.sum_of("smaps_rollup", "Pss:")?);
+        drop(open);
+        let each = |after: f64, before: f64| (after - before) / connections as f64;
+        Ok((each(after.0, before.0), each(after.1, before.1)))
+    }
+
+    /// Sum of a line in KiB of a file in /proc/PID over the relay and its children, in bytes (proc(5)).
+    fn sum_of(&self, file: &str, label: &str) -> io::Result<f64> {
+        let mut sum = 0.0;
         for process in self.processes()? {
-            let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
-            let kibibytes: u64 = line.trim().trim_end_matches(" kB").trim().parse().unwrap_or(0);
-            sum += kibibytes * 1024;
+            let text = std::fs::read_to_string(format!("/proc/{process}/{file}")).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix(label)).unwrap_or("0 kB");
+            sum += line.trim().trim_end_matches(" kB").parse().unwrap_or(0.0) * 1024.0;
         }
         Ok(sum)
     }
@@ -255,13 +265,16 @@ fn report(plan: &Plan, measured: &[(&str, Measured)]) {
     say(&format!(
         "{mebibytes} MiB per stream, {connections} idle connections, median of {rounds} rounds (x: to socat's)"
     ));
-    say(&format!("{:<18}{:>17}{:>17}{:>18}{:>22}", "", "up MB/s", "down MB/s", "CPU s/GB", "idle KiB/connection"));
+    say(&format!(
+        "{:<18}{:>17}{:>17}{:>18}{:>18}{:>16}",
+        "", "up MB/s", "down MB/s", "CPU s/GB", "idle KiB RSS", "idle KiB PSS"
+    ));
     let mut objects = Vec::new();
     for (name, results) in measured {
         let column = |pick: fn(&Measured) -> &Vec<f64>, digits: usize, unit: f64| {
             let value = median(pick(results)).unwrap_or(f64::NAN);
             let base = socat.and_then(|results| median(pick(results))).unwrap_or(f64::NAN);
-            (value, format!("{:.digits$} ({:.3}x)", value / unit, value / base))
+            (value, format!("{:.digits$} ({:.2}x)", value / unit, value / base))
         };
         if results.up.is_empty() {
             continue;
@@ -269,10 +282,11 @@ fn report(plan: &Plan, measured: &[(&str, Measured)]) {
         let (up, up_text) = column(|results| &results.up, 0, 1.0);
         let (down, down_text) = column(|results| &results.down, 0, 1.0);
         let (cpu, cpu_text) = column(|results| &results.cpu, 3, 1.0);
-        let (idle, idle_text) = column(|results| &results.idle_bytes, 2, 1024.0);
-        say(&format!("{name:<18}{up_text:>17}{down_text:>17}{cpu_text:>18}{idle_text:>22}"));
+        let (idle, idle_text) = column(|results| &results.idle, 2, 1024.0);
+        let (shared, shared_text) = column(|results| &results.idle_shared, 2, 1024.0);
+        say(&format!("{name:<18}{up_text:>17}{down_text:>17}{cpu_text:>18}{idle_text:>18}{shared_text:>16}"));
         objects.push(format!(
-            r#"{{"relay":"{name}","up_megabytes_per_second":{up:.1},"down_megabytes_per_second":{down:.1},"cpu_seconds_per_gigabyte":{cpu:.4},"idle_bytes_per_connection":{idle:.0}}}"#
+            r#"{{"relay":"{name}","up_megabytes_per_second":{up:.1},"down_megabytes_per_second":{down:.1},"cpu_seconds_per_gigabyte":{cpu:.4},"idle_resident_bytes_per_connection":{idle:.0},"idle_proportional_bytes_per_connection":{shared:.0}}}"#
         ));
     }
     if plan.json {
