@@ -1,8 +1,10 @@
 //! What the Evidence tests share: the folder of real vectors, and Evidence around a quote. Never part of a product.
 #![allow(dead_code, unreachable_pub)] // each test binary compiles this and uses its own part
 
+pub mod policy;
 pub mod snp;
 pub mod tdx;
+pub mod tpm;
 
 use std::fs;
 use std::io::Write;

@@ -1,6 +1,9 @@
 //! The attestation key as TPMT_PUBLIC and its signatures as TPMT_SIGNATURE (TPM 2.0 library part 2 §12.2.4 and §11.3.4;
 //! big-endian). Only one kind is taken: a restricted ECDSA P-256 signing key that never leaves its TPM. An unrestricted
 //! one would sign whatever its user wrote, a false quote included.
+//!
+//! The attributes are the guest's word, because the pin is of the key alone: the check finds a mistake, not a lie. That
+//! only attestation keys are configured is for the operator to see to, where the key is enrolled.
 
 use inwit_protocol::primitives::PublicKey;
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};

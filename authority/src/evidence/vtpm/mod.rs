@@ -6,6 +6,7 @@
 mod attest;
 mod key;
 
+use inwit_measurements::Digest;
 use inwit_protocol::cbor::ParseError;
 use inwit_protocol::evidence::TpmQuote;
 use inwit_protocol::primitives::sha256;
@@ -15,7 +16,6 @@ use thiserror::Error;
 use super::boot_log::{BootLogError, explains_pcrs};
 use super::claims::VtpmClaims;
 use super::endorsements::Endorsements;
-use super::fields::Short;
 use attest::{Attest, AttestError};
 use key::{AttestationKey, KeyError};
 
@@ -31,7 +31,7 @@ pub(super) enum VtpmError {
     #[error("no TPM attestation key is configured: import the key of each TPM that is trusted")]
     NoKey,
     #[error("attestation key {0} is not a configured one")]
-    Untrusted(String),
+    Untrusted(Digest<32>),
     #[error("the PCR values beside the quote are not those that the TPM signed")]
     PcrDigest,
     #[error(transparent)]
@@ -70,7 +70,8 @@ pub(super) fn authenticate(quote: &[u8], log: &[u8], by: &Endorsements) -> Resul
         return Err(VtpmError::NoKey);
     }
     if !by.vtpm.contains(&pin) {
-        return Err(VtpmError::Untrusted(Short(&pin).to_string()));
+        // In full, so that who enrols this machine can compare and configure it. It discloses a public key's digest.
+        return Err(VtpmError::Untrusted(Digest::from_bytes(pin)));
     }
     key.verify(&quote.attest, &quote.signature)?;
     let attest = Attest::parse(&quote.attest)?;

@@ -1,0 +1,195 @@
+//! The whole ladder for a plain TPM: quote, binding, policy and agent; and each thing that can be wrong on the way.
+
+mod evidence_support;
+
+use evidence_support::policy::{self, agent, measured_pcrs, reference};
+use evidence_support::tpm::{AK_ATTRIBUTES, SEPARATOR, Tpm, evidence_of};
+use evidence_support::{refused, refused_as};
+use inwit_authority::evidence::{
+    AppraisalPolicy, Appraised, Bound, Claims, Endorsements, PolicyError, VtpmPolicy, authenticate,
+};
+use inwit_protocol::binding::{EncodedBinding, qualifying_data};
+use inwit_protocol::evidence::{AgentRegister, Evidence, Platform, TpmQuote};
+use inwit_protocol::refusal::{Refusal, RefusalCode};
+
+fn binding() -> EncodedBinding {
+    EncodedBinding::received(b"the binding of this connection".to_vec())
+}
+
+fn trusting(tpm: &Tpm) -> Endorsements {
+    Endorsements { vtpm: vec![[9; 32], tpm.pin()], ..Endorsements::default() }
+}
+
+fn authentic(evidence: &Evidence, tpm: &Tpm) -> Result<Bound, Refusal> {
+    authenticate(evidence, &trusting(tpm), 0)?.bound_to(&binding())
+}
+
+fn image(tpm: &Tpm) -> AppraisalPolicy {
+    policy::of(vec![reference("payments 1.4", &agent(), measured_pcrs(&tpm.pcrs, &[0, 4, 7, 9]))])
+}
+
+fn appraised(tpm: &Tpm, policy: &AppraisalPolicy) -> Result<Appraised, Refusal> {
+    authentic(&tpm.evidence(&binding()), tpm)?.appraise(policy, &agent())
+}
+
+#[test]
+fn evidence_of_a_registered_image_with_its_agent_climbs_the_ladder() {
+    let tpm = Tpm::booted(&agent());
+    let appraised = appraised(&tpm, &image(&tpm)).unwrap();
+    assert_eq!((appraised.reference_values(), appraised.platform()), ("payments 1.4", Platform::Vtpm));
+    let Claims::Vtpm(claims) = appraised.claims() else { panic!("{:?}", appraised.claims()) };
+    assert_eq!(claims.pcrs, tpm.pcrs);
+    assert_eq!((claims.reset_count, claims.restart_count, claims.clock), (3, 1, 1_000));
+    assert_eq!(claims.attestation_key, tpm.pin());
+    assert_eq!(claims.events.len(), 12);
+    assert_eq!((claims.events[2].pcr, claims.events[2].data.as_slice()), (4, &b"kernel"[..]));
+}
+
+#[test]
+fn only_a_configured_key_counts() {
+    let tpm = Tpm::booted(&agent());
+    let evidence = tpm.evidence(&binding());
+    let other = trusting(&Tpm::booted(&agent()));
+    refused_as(authenticate(&evidence, &other, 0), RefusalCode::ChainUntrusted);
+    refused_as(authenticate(&evidence, &Endorsements::default(), 0), RefusalCode::EndorsementMissing);
+}
+
+#[test]
+fn a_key_that_signs_anything_is_refused_though_it_is_configured() {
+    // Without `restricted` its owner could write the whole quote; with `decrypt` it signs what others choose.
+    for attributes in [AK_ATTRIBUTES & !(1 << 16), AK_ATTRIBUTES & !(1 << 1), AK_ATTRIBUTES | 1 << 17] {
+        let mut tpm = Tpm::booted(&agent());
+        tpm.attributes = attributes;
+        refused_as(authentic(&tpm.evidence(&binding()), &tpm), RefusalCode::ChainUntrusted);
+    }
+}
+
+#[test]
+fn every_changed_byte_of_the_quote_is_refused() {
+    let tpm = Tpm::booted(&agent());
+    let good = tpm.quote_over(&qualifying_data(&binding()));
+    assert!(authentic(&evidence_of(&good, tpm.log()), &tpm).is_ok());
+    let parts: [fn(&mut TpmQuote) -> &mut Vec<u8>; 2] = [|quote| &mut quote.attest, |quote| &mut quote.signature];
+    for part in parts {
+        for position in 0..part(&mut good.clone()).len() {
+            let mut spoilt = good.clone();
+            part(&mut spoilt)[position] ^= 1 << (position % 8);
+            assert!(authentic(&evidence_of(&spoilt, tpm.log()), &tpm).is_err(), "byte {position}");
+            part(&mut spoilt).truncate(position);
+            assert!(authentic(&evidence_of(&spoilt, tpm.log()), &tpm).is_err(), "cut at {position}");
+        }
+    }
+    // The attributes (bytes 4 to 7) are not covered by the pin, which is of the key alone.
+    for position in (0..4).chain(8..good.attestation_key.len()) {
+        let mut spoilt = good.clone();
+        spoilt.attestation_key[position] ^= 0xff;
+        assert!(authentic(&evidence_of(&spoilt, tpm.log()), &tpm).is_err(), "key byte {position}");
+    }
+    for pcr in 0..24 {
+        let mut spoilt = good.clone();
+        spoilt.pcrs[pcr][0] ^= 1;
+        refused_as(authentic(&evidence_of(&spoilt, tpm.log()), &tpm), RefusalCode::EventLogMismatch);
+    }
+}
+
+#[test]
+fn another_selection_is_refused_though_it_is_signed() {
+    for selection in [
+        vec![0, 0, 0, 1, 0, 0x0b, 3, 0xff, 0xff, 0x7f],
+        vec![0, 0, 0, 1, 0, 0x04, 3, 0xff, 0xff, 0xff],
+        vec![0, 0, 0, 0],
+    ] {
+        let mut tpm = Tpm::booted(&agent());
+        tpm.selection = selection;
+        refused_as(authentic(&tpm.evidence(&binding()), &tpm), RefusalCode::Unsupported);
+    }
+}
+
+#[test]
+fn a_quote_for_another_binding_is_refused() {
+    let tpm = Tpm::booted(&agent());
+    for extra in [&[][..], &[1; 32], &qualifying_data(&binding())[..31]] {
+        let evidence = evidence_of(&tpm.quote_over(extra), tpm.log());
+        refused_as(authentic(&evidence, &tpm), RefusalCode::BindingMismatch);
+    }
+}
+
+#[test]
+fn a_log_that_does_not_lead_to_the_quoted_registers_is_refused() {
+    let tpm = Tpm::booted(&agent());
+    let with_log = |log: Vec<u8>| authentic(&Evidence { event_log: log, ..tpm.evidence(&binding()) }, &tpm);
+    let log = tpm.log();
+    let last_event = 4 + 4 + 4 + 2 + 32 + 4 + 4;
+    refused_as(with_log(vec![]), RefusalCode::EventLogMismatch);
+    refused_as(with_log(log[..log.len() - last_event].to_vec()), RefusalCode::EventLogMismatch);
+    refused_as(with_log(log[..log.len() - 1].to_vec()), RefusalCode::EventLogMismatch);
+    let mut longer = Tpm::booted(&agent());
+    longer.measure(3, SEPARATOR, &[0; 4]);
+    refused_as(with_log(longer.log()), RefusalCode::EventLogMismatch);
+    let mut hidden = Tpm::booted(&agent());
+    hidden.extend(2, b"an option ROM that the log does not show");
+    refused_as(authentic(&hidden.evidence(&binding()), &hidden), RefusalCode::EventLogMismatch);
+}
+
+#[test]
+fn an_unregistered_image_is_refused_with_the_register_that_differs() {
+    let registered = image(&Tpm::booted(&agent()));
+    let mut other = Tpm::booted(&agent());
+    other.measure(4, 6, b"another kernel");
+    let refusal = refused(appraised(&other, &registered));
+    assert_eq!(refusal.code, RefusalCode::MeasurementUnregistered);
+    assert!(refusal.cause.contains("pcr4") && refusal.cause.contains("reference values payments 1.4"), "{refusal}");
+    assert!(!refusal.cause.contains("pcr7"), "{refusal}");
+    let refusal = refused(appraised(&other, &policy::of(vec![])));
+    assert_eq!(refusal.code, RefusalCode::MeasurementUnregistered);
+}
+
+#[test]
+fn an_agent_that_is_not_in_the_measured_set_is_refused() {
+    let tpm = Tpm::booted(&agent());
+    let policy = image(&tpm);
+    let bound = |register| {
+        let evidence = Evidence { agent_register: register, ..tpm.evidence(&binding()) };
+        authentic(&evidence, &tpm).unwrap()
+    };
+    for register in [AgentRegister::Absent, AgentRegister::Pcr(14), AgentRegister::Rtmr(3)] {
+        refused_as(bound(register).appraise(&policy, &agent()), RefusalCode::AgentNotMeasured);
+    }
+    let mut other = agent();
+    other.configuration[0] ^= 1;
+    let refusal = refused(bound(AgentRegister::Pcr(15)).appraise(&policy, &other));
+    assert_eq!((refusal.code, refusal.cause.contains("configuration")), (RefusalCode::AgentNotMeasured, true));
+
+    // The binding names the registered agent, but the TPM measured another one.
+    let lying = Tpm::booted(&other);
+    refused_as(appraised(&lying, &image(&lying)), RefusalCode::AgentNotMeasured);
+
+    // A poison event after the agent's ends acceptance until the next boot.
+    let mut poisoned = Tpm::booted(&agent());
+    poisoned.extend(15, b"poison");
+    refused_as(appraised(&poisoned, &image(&poisoned)), RefusalCode::AgentNotMeasured);
+}
+
+#[test]
+fn two_agents_may_share_a_boot_and_each_finds_its_own_set() {
+    let tpm = Tpm::booted(&agent());
+    let mut older = agent();
+    older.executable = [0x0e; 32];
+    let measured = || measured_pcrs(&tpm.pcrs, &[0, 4, 7, 9]);
+    let policy = policy::of(vec![reference("older", &older, measured()), reference("ours", &agent(), measured())]);
+    assert_eq!(appraised(&tpm, &policy).unwrap().reference_values(), "ours");
+}
+
+#[test]
+fn a_policy_that_leaves_out_what_booted_does_not_load() {
+    let tpm = Tpm::booted(&agent());
+    let load = |demanded: &[u8], named: &[u8]| {
+        let values = vec![reference("short", &agent(), measured_pcrs(&tpm.pcrs, named))];
+        let vtpm = VtpmPolicy { demanded_pcrs: demanded.iter().copied().collect() };
+        AppraisalPolicy::new(values, policy::snp(), policy::tdx(), vtpm).map(|_| ())
+    };
+    assert_eq!(load(&[0, 4, 7, 9], &[0, 4, 7, 9]), Ok(()));
+    assert_eq!(load(&[0, 4, 7], &[0, 4, 7, 9]), Err(PolicyError::Undemanded(9)));
+    assert_eq!(load(&[0, 4, 7, 9], &[0, 4, 9]), Err(PolicyError::Unnamed { name: "short".into(), pcr: 7 }));
+    assert_eq!(load(&[0, 2, 4, 7, 9], &[0, 4, 7, 9]), Err(PolicyError::Unnamed { name: "short".into(), pcr: 2 }));
+}
