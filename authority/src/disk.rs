@@ -22,11 +22,29 @@ const IMAGE_LIMIT: usize = 1 << 33;
 
 const _: () = assert!(BLOCK == 4_096 && SECTOR == 512);
 
-/// Seals `image`: gives the disk's bytes and the secret that opens it. The last block is filled up with zeros.
-pub fn seal(mut image: Vec<u8>, random: &dyn SecureRandom) -> Result<(Vec<u8>, DiskSecret), Fault> {
-    if image.is_empty() || image.len() > IMAGE_LIMIT {
-        return Err(Fault::new("a workload image is from 1 byte to 8 GiB"));
+/// An ext4 image must have blocks of 4,096 bytes: the verified device has no smaller ones, and the guest mounts ext4.
+fn check_file_system(image: &[u8]) -> Result<(), Fault> {
+    // struct ext4_super_block at 1,024: s_log_block_size at +24 (u32), s_magic at +56 (u16), little-endian.
+    let at = |offset: usize, length: usize| image.get(offset..offset.saturating_add(length));
+    if at(1_080, 2) != Some(&[0x53, 0xef]) {
+        return Err(Fault::new(
+            "the image is not ext4; make it with `mkfs.ext4 -b 4096 -O ^has_journal -d FOLDER IMAGE SIZE`",
+        ));
     }
+    if at(1_048, 4) != Some(&[2, 0, 0, 0]) {
+        return Err(Fault::new(
+            "the ext4 image has blocks of another size than 4096; make it with `mkfs.ext4 -b 4096`",
+        ));
+    }
+    Ok(())
+}
+
+/// Seals `image`, an ext4 file system: gives the disk's bytes and the secret that opens it. The last block is filled up with zeros.
+pub fn seal(mut image: Vec<u8>, random: &dyn SecureRandom) -> Result<(Vec<u8>, DiskSecret), Fault> {
+    if image.len() > IMAGE_LIMIT {
+        return Err(Fault::new("a workload image is at most 8 GiB"));
+    }
+    check_file_system(&image)?;
     image.resize(image.len().div_ceil(BLOCK_LEN).saturating_mul(BLOCK_LEN), 0);
     let data_blocks = u64::try_from(image.len().div_ceil(BLOCK_LEN)).map_err(|error| Fault::of("image", error))?;
     let no_randomness = |_| Fault::new("no randomness for the disk key");
@@ -89,9 +107,24 @@ mod tests {
     use super::*;
     use ring::rand::SystemRandom;
 
+    /// 200 blocks and a byte of sevens that look like ext4 with this logarithmic block size.
+    fn ext4(log_block_size: u8) -> Vec<u8> {
+        let mut image = vec![7; BLOCK_LEN * 200 + 1];
+        image[1_080..1_082].copy_from_slice(&[0x53, 0xef]);
+        image[1_048..1_052].copy_from_slice(&[log_block_size, 0, 0, 0]);
+        image
+    }
+
+    #[test]
+    fn an_image_that_would_not_mount_is_refused_before_it_is_sealed() {
+        assert!(seal(ext4(0), &SystemRandom::new()).is_err_and(|fault| fault.to_string().contains("-b 4096")));
+        assert!(seal(vec![0; 8_192], &SystemRandom::new()).is_err_and(|fault| fault.to_string().contains("not ext4")));
+        assert!(seal(vec![], &SystemRandom::new()).is_err());
+    }
+
     #[test]
     fn layout_and_sizes() {
-        let (disk, secret) = seal(vec![7; BLOCK_LEN * 200 + 1], &SystemRandom::new()).unwrap();
+        let (disk, secret) = seal(ext4(2), &SystemRandom::new()).unwrap();
         // 201 data blocks, 2 + 1 blocks of tree, 1 label
         assert_eq!(secret.data_blocks, 201);
         assert_eq!(disk.len(), BLOCK_LEN * (201 + 3 + 1));

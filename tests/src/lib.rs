@@ -1,4 +1,5 @@
 //! The world outside inwit: what its programs meet in tests and in the demonstration, and what never ships with them.
 
 pub mod hardware;
+pub mod stage;
 pub mod world;

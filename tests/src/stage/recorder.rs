@@ -1,0 +1,53 @@
+//! PCR 0 of a firmware on one machine shape, recorded once from a trusted boot: part of it depends on memory contents that
+//! no file tells. The recorder is a tiny init that prints the register and powers off.
+
+use super::guest::run_machine;
+use super::{Result, StageError};
+use crate::world::World;
+use crate::world::firmware::{ovmf, sha256_hex};
+use crate::world::kernel::Kernel;
+use crate::world::qemu::{Boot, DEFAULT_MEMORY_MIB};
+use crate::world::swtpm::{EkCertificate, Swtpm};
+use inwit_image::Manifest;
+use std::path::Path;
+use std::process::Command;
+
+/// The recorded value; boots once if there is none for this firmware and shape.
+pub fn pcr0(world: &World, firmware: &[u8], folder: &Path) -> Result<[u8; 32]> {
+    let file = world.root().join(format!("pcr0-{}-{DEFAULT_MEMORY_MIB}MiB", sha256_hex(firmware).get(..16).unwrap_or_default()));
+    if !file.exists() {
+        let value = record(world, &folder.join("recorder"))?;
+        let temporary = folder.join("pcr0");
+        std::fs::write(&temporary, value)?;
+        std::fs::rename(&temporary, &file).or_else(|_| std::fs::copy(&temporary, &file).map(|_| ()))?;
+    }
+    let bytes = std::fs::read(&file)?;
+    bytes.try_into().map_err(|_| StageError::of(file.display(), "is not 32 bytes: delete it"))
+}
+
+fn record(world: &World, folder: &Path) -> Result<[u8; 32]> {
+    std::fs::create_dir_all(folder)?;
+    let init = folder.join("init");
+    let source = world.repository().join("tests/workload/recorder.rs");
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--edition", "2024", "-O", "-C", "strip=symbols", "-C", "panic=abort", "--target", "x86_64-unknown-linux-musl", "-o"]);
+    let output = rustc.arg(&init).arg(&source).current_dir(world.repository()).output()?;
+    if !output.status.success() {
+        return Err(StageError::of("recorder", String::from_utf8_lossy(&output.stderr)));
+    }
+    let manifest = Manifest::new().directory("/dev", 0o755).directory("/sys", 0o755).file_from("/init", 0o755, &init);
+    let initrd = folder.join("initrd");
+    std::fs::write(&initrd, manifest.build(Path::new("/"))?.bytes())?;
+    let state = folder.join("tpm");
+    Swtpm::manufacture(&state, EkCertificate::Absent)?;
+    let tpm = Swtpm::start(&state)?;
+    let kernel = Kernel::cached(world).ok_or_else(|| StageError::of("kernel", "not prepared; run inwit-setup"))?;
+    let mut boot = Boot::of(&kernel.image, &initrd);
+    boot.firmware = ovmf()?.firmware();
+    boot.tpm = Some(tpm.control().to_path_buf());
+    let run = run_machine(&boot, |_, _| {})?;
+    let text = run.text();
+    let hex = text.lines().find_map(|line| line.split_once("PCR0 ")).map(|(_, hex)| hex.trim().to_owned());
+    let hex = hex.ok_or_else(|| StageError::of("recorder", format!("did not print PCR 0:\n{text}")))?;
+    inwit_authority::endorsement_files::parse_pin(&hex.to_lowercase()).ok_or_else(|| StageError::of("recorder", format!("PCR 0 is {hex:?}")))
+}

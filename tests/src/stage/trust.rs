@@ -1,0 +1,205 @@
+//! What the stage's hardware says and how the authority is told to trust it: simulated SNP and TDX machines under test
+//! roots, and a real software TPM. Each gives the endorsement files to import, the Reference Values to register, and the
+//! machine that answers the guest.
+
+use super::{Result, StageError, now};
+use crate::hardware::{AmdTestRoot, IntelTestRoot, Machine, SnpMachine, TdxMachine};
+use crate::world::World;
+use crate::world::swtpm::{EkCertificate, Swtpm};
+use inwit_guest::tpm::Tpm;
+
+use inwit_measurements::Digest;
+use inwit_measurements::linux::DirectKernel;
+use inwit_measurements::reference::{AgentReference, Measured, ReferenceValues};
+use inwit_measurements::snp::{CpuSignature, DirectBoot, GuestFeatures, Vmm, launch_digest};
+use inwit_measurements::tdx::{self, MachineEvents, Pass, SecureBoot, Separators};
+
+use inwit_measurements::vtpm::{MeasuredBoot, predict};
+use inwit_protocol::evidence::Platform;
+use inwit_protocol::primitives::{PublicKey, sha256};
+use ring::digest::{SHA384, digest};
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What was, or will be, booted.
+pub enum Booted<'a> {
+    /// In a virtual machine: these very files.
+    Machine {
+        /// The launch firmware that the launch measurement is computed with.
+        firmware: &'a [u8],
+        /// Kernel, initramfs as booted, command line, memory.
+        kernel: DirectKernel<'a>,
+        /// For a TPM: the recorded PCR 0 of this firmware and machine shape.
+        pcr0: Option<[u8; 32]>,
+    },
+    /// As a process: nothing was booted, so a digest of program and configuration stands in.
+    Process,
+}
+
+fn sha384(bytes: &[u8]) -> [u8; 48] {
+    let mut out = [0; 48];
+    out.copy_from_slice(digest(&SHA384, bytes).as_ref());
+    out
+}
+
+fn failed(what: &'static str) -> impl Fn(&dyn std::fmt::Display) -> StageError {
+    move |error| StageError::of(what, error)
+}
+
+/// What the platform will report for `booted`, with this agent.
+pub fn measure(platform: Platform, booted: &Booted<'_>, agent: &AgentReference) -> Result<Measured> {
+    let stand_in = sha384(&[agent.executable.as_bytes().as_slice(), agent.configuration.as_bytes()].concat());
+    Ok(match (platform, booted) {
+        (Platform::Snp, Booted::Process) => Measured::Snp { launch_digest: Digest::from_bytes(stand_in) },
+        (Platform::Snp, Booted::Machine { firmware, kernel, .. }) => {
+            let boot = DirectBoot::measure(kernel.kernel, kernel.initrd, kernel.append);
+            let digest = launch_digest(firmware, Some(&boot), NonZeroU16::MIN, CpuSignature::EPYC_V4, GuestFeatures::SNP, Vmm::Qemu);
+            Measured::Snp { launch_digest: Digest::from_bytes(digest.map_err(|error| failed("launch digest")(&error))?) }
+        }
+        (Platform::Tdx, Booted::Process) => {
+            let zero = Digest::from_bytes([0; 48]);
+            Measured::Tdx { mrtd: Digest::from_bytes(stand_in), rtmr0: zero, rtmr1: zero, rtmr2: zero }
+        }
+        (Platform::Tdx, Booted::Machine { firmware, kernel, .. }) => measure_tdx(firmware, kernel)?,
+        (Platform::Vtpm, Booted::Process) => {
+            // A TPM that no firmware has touched.
+            Measured::Vtpm { pcrs: [0, 4, 7, 9].map(|pcr| (pcr, Digest::from_bytes([0; 32]))).into() }
+        }
+        (Platform::Vtpm, Booted::Machine { firmware, kernel, pcr0 }) => {
+            let boot = MeasuredBoot { firmware, pei_volume: Digest::from_bytes([0; 32]), boot: *kernel };
+            let mut pcrs: BTreeMap<u8, Digest<32>> = predict(&boot).map_err(|error| failed("PCR prediction")(&error))?;
+            let pcr0 = pcr0.ok_or_else(|| StageError::of("PCR 0", "not recorded for this firmware"))?;
+            pcrs.insert(0, Digest::from_bytes(pcr0));
+            Measured::Vtpm { pcrs }
+        }
+    })
+}
+
+fn measure_tdx(firmware: &[u8], kernel: &DirectKernel<'_>) -> Result<Measured> {
+    // The simulated machine's own description stands for what a hypervisor builds.
+    let shape = format!("simulated TD, {} MiB, 1 vCPU", kernel.memory_mib);
+    let separators = Separators::Rtmr0AndRtmr1;
+    let machine = MachineEvents {
+        td_hob: Digest::from_bytes(sha384(shape.as_bytes())),
+        fw_cfg: Vec::new(),
+        acpi: Vec::new(),
+        secure_boot: SecureBoot::Off,
+        separators,
+    };
+    let cfv = tdx::cfv_digest(firmware).map_err(|error| failed("TDX firmware")(&error))?;
+    let fold = |events: Vec<tdx::Event>| tdx::extend_all(events.iter().map(|event| &event.digest));
+    let kernel_events = tdx::rtmr1_events(kernel, separators).map_err(|error| failed("RTMR1")(&error))?;
+    let option_events = tdx::rtmr2_events(kernel).map_err(|error| failed("RTMR2")(&error))?;
+    Ok(Measured::Tdx {
+        mrtd: tdx::mrtd(firmware, Pass::Single).map_err(|error| failed("MRTD")(&error))?,
+        rtmr0: fold(tdx::rtmr0_events(cfv, &machine)),
+        rtmr1: fold(kernel_events),
+        rtmr2: fold(option_events),
+    })
+}
+
+/// The Reference Values file for a measurement.
+pub fn reference(name: &str, agent: &AgentReference, measured: &Measured) -> Result<String> {
+    let values = ReferenceValues { name: name.to_owned(), agent: agent.clone(), measured: measured.clone() };
+    values.to_toml().map_err(|error| StageError::of("reference values", error))
+}
+
+/// The agent of a program file and a configuration.
+pub fn agent(program: &Path, configuration: &str) -> Result<AgentReference> {
+    Ok(AgentReference {
+        executable: Digest::from_bytes(sha256(&std::fs::read(program)?)),
+        configuration: Digest::from_bytes(sha256(configuration.as_bytes())),
+    })
+}
+
+/// The roots of the stage's hardware.
+pub enum Root {
+    /// A test ARK and ASK.
+    Amd(Arc<AmdTestRoot>),
+    /// A test Intel root.
+    Intel(Arc<IntelTestRoot>),
+    /// A software TPM, manufactured in this folder, with the pin of its attestation key.
+    Tpm {
+        /// State folder.
+        folder: PathBuf,
+        /// SHA-256 of the attestation key's SubjectPublicKeyInfo.
+        pin: [u8; 32],
+    },
+}
+
+impl Root {
+    /// The root for a platform. AMD's RSA keys are made once and kept with the other prepared things.
+    pub fn prepare(platform: Platform, world: &World, folder: &Path) -> Result<Self> {
+        Ok(match platform {
+            Platform::Snp => Self::Amd(Arc::new(AmdTestRoot::load_or_generate(&world.root().join("amd-test-root"), now())?)),
+            Platform::Tdx => Self::Intel(Arc::new(IntelTestRoot::generate(now())?)),
+            Platform::Vtpm => {
+                let folder = folder.join("tpm");
+                Swtpm::manufacture(&folder, EkCertificate::Absent)?;
+                let tpm = Swtpm::serve(&folder)?;
+                let pin = attestation_key_pin(tpm.socket())?;
+                Self::Tpm { folder, pin }
+            }
+        })
+    }
+
+    /// Another root of the same kind, which the authority does not know.
+    pub fn foreign(platform: Platform) -> Result<Self> {
+        Ok(match platform {
+            Platform::Snp => Self::Amd(Arc::new(AmdTestRoot::generate(now())?)),
+            Platform::Tdx => Self::Intel(Arc::new(IntelTestRoot::generate(now())?)),
+            Platform::Vtpm => return Err(StageError::of("foreign root", "a TPM has none: enrol another key")),
+        })
+    }
+
+    /// Writes the files that the authority imports; gives platform, name and files.
+    pub fn endorsements(&self, folder: &Path) -> Result<(&'static str, &'static str, Vec<PathBuf>)> {
+        std::fs::create_dir_all(folder)?;
+        let write = |name: &str, bytes: &[u8]| -> Result<PathBuf> {
+            let path = folder.join(name);
+            std::fs::write(&path, bytes)?;
+            Ok(path)
+        };
+        Ok(match self {
+            Self::Amd(root) => ("snp", "milan", vec![write("ark.der", root.ark_der())?, write("ask.der", root.ask_der())?]),
+            Self::Intel(root) => {
+                let machine = TdxMachine::new(root, [0; 48], [[0; 48]; 4])?;
+                let collateral = machine.collateral_json()?;
+                ("tdx", "test", vec![write("root.der", root.root_der())?, write("collateral.json", collateral.as_bytes())?])
+            }
+            Self::Tpm { pin, .. } => {
+                let line: String = pin.iter().map(|byte| format!("{byte:02x}")).collect();
+                ("vtpm", "default", vec![write("attestation-keys", line.as_bytes())?])
+            }
+        })
+    }
+
+    /// The machine that reports this measurement; none for a TPM, which measures for itself.
+    pub fn machine(&self, measured: &Measured) -> Result<Option<Machine>> {
+        Ok(match (self, measured) {
+            (Self::Amd(root), Measured::Snp { launch_digest }) => {
+                Some(Machine::Snp(Box::new(SnpMachine::new(root, *launch_digest.as_bytes())?)))
+            }
+            (Self::Intel(root), Measured::Tdx { mrtd, rtmr0, rtmr1, rtmr2 }) => {
+                let rtmrs = [*rtmr0.as_bytes(), *rtmr1.as_bytes(), *rtmr2.as_bytes(), [0; 48]];
+                Some(Machine::Tdx(Box::new(TdxMachine::new(root, *mrtd.as_bytes(), rtmrs)?)))
+            }
+            _ => None,
+        })
+    }
+}
+
+/// Asks a TPM for its attestation key, as the guest does, and pins it.
+pub fn attestation_key_pin(socket: &Path) -> Result<[u8; 32]> {
+    let bad = failed("TPM");
+    let mut tpm = Tpm::open(socket).map_err(|error| bad(&error))?;
+    let key = tpm.create_attestation_key().map_err(|error| bad(&error))?;
+    tpm.flush(&key).map_err(|error| bad(&error))?;
+    // TPMT_PUBLIC of our template: 22 bytes before unique.x, then two TPM2Bs of 32 bytes.
+    let unique = key.public.get(key.public.len().saturating_sub(68)..).unwrap_or_default();
+    let (x, y) = (unique.get(2..34).unwrap_or_default(), unique.get(36..68).unwrap_or_default());
+    let key = PublicKey::from_point(&[&[4], x, y].concat()).map_err(|error| bad(&error))?;
+    Ok(key.pin())
+}
