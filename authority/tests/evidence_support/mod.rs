@@ -1,6 +1,7 @@
 //! What the Evidence tests share: the folder of real vectors, and Evidence around a quote. Never part of a product.
 #![allow(dead_code, unreachable_pub)] // each test binary compiles this and uses its own part
 
+pub mod amd;
 pub mod policy;
 pub mod snp;
 pub mod tdx;

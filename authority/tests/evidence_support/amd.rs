@@ -1,0 +1,334 @@
+//! A simulated AMD for tests: ARK, ASK and ASVK with RSA keys made at run time, revocation lists, VEK certificates and
+//! reports that are truly signed, whatever they say. Nothing of it is a constant key, and none of it is AMD's.
+
+use std::process::Command;
+
+use inwit_authority::evidence::{Endorsements, Product, SnpRoot};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PSS_SHA384, RsaKeyPair};
+use time::OffsetDateTime;
+use x509_parser::pem::Pem;
+
+pub const DAY: u64 = 86_400;
+/// 2026-06-01.
+pub const NOW: u64 = 1_780_272_000;
+pub const ASK_SERIAL: u8 = 2;
+/// TCB_VERSION of a Milan or Genoa: boot loader 4, TEE 0, SNP 24, microcode 219.
+pub const TCB: [u8; 8] = [4, 0, 0, 0, 0, 0, 24, 219];
+/// The same levels on Turin, with FMC 1.
+pub const TURIN_TCB: [u8; 8] = [1, 4, 0, 24, 0, 0, 0, 219];
+
+// ── DER ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+pub fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len();
+    let bytes = length.to_be_bytes();
+    let mut out = vec![tag];
+    match length {
+        0..=0x7f => out.push(bytes[7]),
+        0x80..=0xff => out.extend([0x81, bytes[7]]),
+        _ => out.extend([0x82, bytes[6], bytes[7]]),
+    }
+    [out, content.to_vec()].concat()
+}
+
+fn seq(parts: &[&[u8]]) -> Vec<u8> {
+    tlv(0x30, &parts.concat())
+}
+
+fn oid(arcs: &[u32]) -> Vec<u8> {
+    let [first, second, rest @ ..] = arcs else { panic!("an object identifier has two arcs at least") };
+    let mut content = vec![u8::try_from(first * 40 + second).unwrap()];
+    for arc in rest {
+        let mut digits = vec![(arc & 0x7f) as u8];
+        let mut left = arc >> 7;
+        while left > 0 {
+            digits.push(0x80 | (left & 0x7f) as u8);
+            left >>= 7;
+        }
+        content.extend(digits.iter().rev());
+    }
+    tlv(6, &content)
+}
+
+/// INTEGER from 0 to 255.
+pub fn int(value: u8) -> Vec<u8> {
+    if value < 0x80 { tlv(2, &[value]) } else { tlv(2, &[0, value]) }
+}
+
+fn utc(at: u64) -> Vec<u8> {
+    let time = OffsetDateTime::from_unix_timestamp(at.try_into().unwrap()).unwrap();
+    let (date, clock) = (time.date(), time.time());
+    let year = date.year() - 2000;
+    let month = u8::from(date.month());
+    let text =
+        format!("{year:02}{month:02}{:02}{:02}{:02}{:02}Z", date.day(), clock.hour(), clock.minute(), clock.second());
+    tlv(0x17, text.as_bytes())
+}
+
+fn name(common: &str) -> Vec<u8> {
+    let attribute = seq(&[&oid(&[2, 5, 4, 3]), &tlv(0x0c, common.as_bytes())]);
+    seq(&[&tlv(0x31, &attribute)])
+}
+
+fn extension(arcs: &[u32], critical: &[u8], value: &[u8]) -> Vec<u8> {
+    seq(&[&oid(arcs), critical, &tlv(4, value)])
+}
+
+const CRITICAL: &[u8] = &[1, 1, 0xff];
+
+/// How the PSS trailer field is written in an algorithm identifier.
+#[derive(Clone, Copy, Debug)]
+pub enum Trailer {
+    Explicit,
+    Omitted,
+}
+
+fn pss(trailer: Trailer) -> Vec<u8> {
+    let sha384 = seq(&[&oid(&[2, 16, 840, 1, 101, 3, 4, 2, 2]), &[5, 0]]);
+    let mgf = seq(&[&oid(&[1, 2, 840, 113_549, 1, 1, 8]), &sha384]);
+    let last = match trailer {
+        Trailer::Explicit => tlv(0xa3, &int(1)),
+        Trailer::Omitted => vec![],
+    };
+    let parameters = seq(&[&tlv(0xa0, &sha384), &tlv(0xa1, &mgf), &tlv(0xa2, &int(48)), &last]);
+    seq(&[&oid(&[1, 2, 840, 113_549, 1, 1, 10]), &parameters])
+}
+
+// ── keys and certificates ────────────────────────────────────────────────────────────────────────────────────────
+
+pub struct Rsa(RsaKeyPair);
+
+impl Rsa {
+    /// 2,048 bits, where AMD has 4,096: what is tested does not depend on it, and making it takes a tenth of the time.
+    pub fn generate() -> Self {
+        // As PEM: for DER, some versions write the older form without the algorithm.
+        let output = Command::new("openssl")
+            .args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"])
+            .output()
+            .expect("install the openssl program: ring makes no RSA keys");
+        let pem = Pem::iter_from_buffer(&output.stdout).next().unwrap().unwrap();
+        Self(RsaKeyPair::from_pkcs8(&pem.contents).expect("a PKCS #8 key from openssl"))
+    }
+
+    fn spki(&self) -> Vec<u8> {
+        let algorithm = seq(&[&oid(&[1, 2, 840, 113_549, 1, 1, 1]), &[5, 0]]);
+        seq(&[&algorithm, &bits(self.0.public_key().as_ref())])
+    }
+
+    fn sign(&self, tbs: &[u8], trailer: Trailer) -> Vec<u8> {
+        let mut signature = vec![0; self.0.public().modulus_len()];
+        self.0.sign(&RSA_PSS_SHA384, &SystemRandom::new(), tbs, &mut signature).unwrap();
+        seq(&[tbs, &pss(trailer), &bits(&signature)])
+    }
+
+    /// A revocation list that this key signs in the name of `issuer`.
+    pub fn list(&self, issuer: &str, from: u64, until: u64, serials: &[u8]) -> Vec<u8> {
+        let entries: Vec<u8> = serials.iter().flat_map(|serial| seq(&[&int(*serial), &utc(from)])).collect();
+        let revoked = if entries.is_empty() { vec![] } else { seq(&[&entries]) };
+        let number = tlv(0xa0, &seq(&[&extension(&[2, 5, 29, 20], &[], &int(1))]));
+        let algorithm = pss(Trailer::Explicit);
+        let tbs = seq(&[&int(1), &algorithm, &name(issuer), &utc(from), &utc(until), &revoked, &number]);
+        self.sign(&tbs, Trailer::Explicit)
+    }
+}
+
+fn bits(content: &[u8]) -> Vec<u8> {
+    tlv(3, &[&[0], content].concat())
+}
+
+struct Certificate<'a> {
+    serial: u8,
+    issuer: &'a str,
+    subject: &'a str,
+    window: (u64, u64),
+    spki: Vec<u8>,
+    extensions: Vec<u8>,
+}
+
+impl Certificate<'_> {
+    fn signed(&self, by: &Rsa, trailer: Trailer) -> Vec<u8> {
+        let version = tlv(0xa0, &int(2));
+        let validity = seq(&[&utc(self.window.0), &utc(self.window.1)]);
+        let extensions = tlv(0xa3, &seq(&[&self.extensions]));
+        let (issuer, subject) = (name(self.issuer), name(self.subject));
+        let algorithm = pss(trailer);
+        let tbs =
+            seq(&[&version, &int(self.serial), &algorithm, &issuer, &validity, &subject, &self.spki, &extensions]);
+        by.sign(&tbs, trailer)
+    }
+}
+
+fn authority_extensions(key_usage: u8) -> Vec<u8> {
+    let constraints = extension(&[2, 5, 29, 19], CRITICAL, &seq(&[&[1, 1, 0xff]]));
+    [constraints, extension(&[2, 5, 29, 15], CRITICAL, &tlv(3, &[1, key_usage]))].concat()
+}
+
+/// One product's root with what was issued under it.
+pub struct Amd {
+    pub product: Product,
+    pub ark: Rsa,
+    pub ask: Rsa,
+    pub ark_der: Vec<u8>,
+    pub ask_der: Vec<u8>,
+    pub asvk_der: Vec<u8>,
+}
+
+/// What a VEK certificate states.
+#[derive(Clone, Debug)]
+pub struct VekFields {
+    pub issuer: String,
+    pub subject: &'static str,
+    pub version: u8,
+    pub product_name: String,
+    /// TCB_VERSION in the product's layout.
+    pub tcb: [u8; 8],
+    /// Value of the hwID extension.
+    pub hwid: Option<Vec<u8>>,
+    pub provider: Option<&'static str>,
+    pub window: (u64, u64),
+    pub trailer: Trailer,
+}
+
+pub struct Vek {
+    pub der: Vec<u8>,
+    key: EcdsaKeyPair,
+}
+
+impl Amd {
+    pub fn new(product: Product) -> Self {
+        let (ark, ask) = (Rsa::generate(), Rsa::generate());
+        let (root, chip, cloud) = (format!("ARK-{product}"), format!("SEV-{product}"), format!("SEV-VLEK-{product}"));
+        let window = (NOW - 300 * DAY, NOW + 3_000 * DAY);
+        let issue = |serial, subject: &str, key: &Rsa, usage| {
+            let extensions = authority_extensions(usage);
+            let certificate = Certificate { serial, issuer: &root, subject, window, spki: key.spki(), extensions };
+            certificate.signed(&ark, Trailer::Explicit)
+        };
+        let ark_der = issue(1, &root, &ark, 0x06);
+        let (ask_der, asvk_der) = (issue(ASK_SERIAL, &chip, &ask, 0x04), issue(3, &cloud, &ask, 0x04));
+        Self { product, ark_der, ask_der, asvk_der, ark, ask }
+    }
+
+    pub fn list(&self, from: u64, until: u64, serials: &[u8]) -> Vec<u8> {
+        self.ark.list(&format!("ARK-{}", self.product), from, until, serials)
+    }
+
+    pub fn root(&self, lists: &[Vec<u8>]) -> SnpRoot {
+        SnpRoot::new(self.product, &self.ark_der, &[self.ask_der.clone(), self.asvk_der.clone()], lists).unwrap()
+    }
+
+    pub fn endorsements(&self, lists: &[Vec<u8>]) -> Endorsements {
+        Endorsements { snp: vec![self.root(lists)], ..Endorsements::default() }
+    }
+
+    pub fn tcb(&self) -> [u8; 8] {
+        if self.product == Product::Turin { TURIN_TCB } else { TCB }
+    }
+
+    /// CHIP_ID of the simulated chip.
+    pub fn chip(&self) -> [u8; 64] {
+        let mut chip = [0; 64];
+        chip[..if self.product == Product::Turin { 8 } else { 64 }].fill(0x5c);
+        chip
+    }
+
+    pub fn vcek_fields(&self) -> VekFields {
+        let turin = self.product == Product::Turin;
+        VekFields {
+            issuer: format!("SEV-{}", self.product),
+            subject: "SEV-VCEK",
+            version: u8::from(turin),
+            product_name: if self.product == Product::Milan { "Milan-B0".into() } else { self.product.to_string() },
+            tcb: self.tcb(),
+            hwid: Some(self.chip()[..if turin { 8 } else { 64 }].to_vec()),
+            provider: None,
+            window: (NOW - 30 * DAY, NOW + 2_000 * DAY),
+            trailer: Trailer::Omitted,
+        }
+    }
+
+    pub fn vlek_fields(&self) -> VekFields {
+        VekFields {
+            issuer: format!("SEV-VLEK-{}", self.product),
+            subject: "SEV-VLEK",
+            product_name: self.product.to_string(),
+            hwid: None,
+            provider: Some("CN=cloud.example"),
+            ..self.vcek_fields()
+        }
+    }
+
+    pub fn issue(&self, fields: &VekFields) -> Vek {
+        let random = SystemRandom::new();
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random).unwrap();
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, pkcs8.as_ref(), &random).unwrap();
+        let curve = seq(&[&oid(&[1, 2, 840, 10_045, 2, 1]), &oid(&[1, 3, 132, 0, 34])]);
+        let certificate = Certificate {
+            serial: 0,
+            issuer: &fields.issuer,
+            subject: fields.subject,
+            window: fields.window,
+            spki: seq(&[&curve, &bits(key.public_key().as_ref())]),
+            extensions: self.vek_extensions(fields),
+        };
+        Vek { der: certificate.signed(&self.ask, fields.trailer), key }
+    }
+
+    fn vek_extensions(&self, fields: &VekFields) -> Vec<u8> {
+        let amd = |tail: &[u32], value: &[u8]| extension(&[&[1, 3, 6, 1, 4, 1, 3704, 1], tail].concat(), &[], value);
+        let mut out = [amd(&[1], &int(fields.version)), amd(&[2], &tlv(0x16, fields.product_name.as_bytes()))].concat();
+        let [a, b, c, d, .., g, h] = fields.tcb;
+        let levels = match self.product {
+            Product::Turin => vec![(9, a), (1, b), (2, c), (3, d), (5, 0), (6, 0), (7, 0), (8, h)],
+            _ => vec![(1, a), (2, b), (4, 0), (5, 0), (6, 0), (7, 0), (3, g), (8, h)],
+        };
+        levels.iter().for_each(|(level, value)| out.extend(amd(&[3, *level], &int(*value))));
+        fields.hwid.iter().for_each(|hwid| out.extend(amd(&[4], hwid)));
+        fields.provider.iter().for_each(|provider| out.extend(amd(&[5], &tlv(0x16, provider.as_bytes()))));
+        out
+    }
+
+    /// The signed part of a version 3 report that a strict policy accepts, at VMPL 0.
+    pub fn body(&self, report_data: &[u8; 64], measurement: &[u8; 48]) -> Vec<u8> {
+        let mut body = vec![0; 0x2a0];
+        let mut put = |offset: usize, bytes: &[u8]| body[offset..offset + bytes.len()].copy_from_slice(bytes);
+        put(0x000, &[3]);
+        put(0x008, &0x2_0000u64.to_le_bytes());
+        put(0x034, &[1]);
+        put(0x040, &[0x24]);
+        put(0x050, report_data);
+        put(0x090, measurement);
+        put(0x160, &[0xff; 32]);
+        put(
+            0x188,
+            match self.product {
+                Product::Genoa => &[0x19, 0x11, 1],
+                Product::Milan => &[0x19, 1, 1],
+                Product::Turin => &[0x1a, 2, 1],
+            },
+        );
+        put(0x1a0, &self.chip());
+        for tcb in [0x038, 0x180, 0x1e0, 0x1f0] {
+            put(tcb, &self.tcb());
+        }
+        for firmware in [0x1e8, 0x1ec] {
+            put(firmware, &[29, 55, 1]);
+        }
+        body
+    }
+}
+
+impl Vek {
+    /// Signs whatever the body says.
+    pub fn report(&self, body: &[u8]) -> Vec<u8> {
+        let signature = self.key.sign(&SystemRandom::new(), body).unwrap();
+        let mut report = body.to_vec();
+        for scalar in signature.as_ref().chunks(48) {
+            report.extend(scalar.iter().rev());
+            report.extend([0; 24]);
+        }
+        report.resize(1184, 0);
+        report
+    }
+}
