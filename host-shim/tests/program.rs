@@ -22,7 +22,7 @@ struct Program {
 
 impl Program {
     /// Starts the binary through `shell`, a line of sh in which `"$@"` stands for the program and its arguments, and
-    /// waits for its first line.
+    /// waits until it is ready; a trouble that it foresees may be told before.
     fn start_through(shell: &str, place: &Place, to: &Upstream, extra: &[&str]) -> (Self, String) {
         let path = place.path("guest.sock");
         let mut command = Command::new("sh");
@@ -32,8 +32,13 @@ impl Program {
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
         let output = BufReader::new(process.stdout.take().unwrap());
         let mut program = Self { process, output, path };
-        let line = program.line();
-        (program, line)
+        let ready = loop {
+            match program.line() {
+                line if line.contains(r#""event":"trouble""#) => {}
+                line => break line,
+            }
+        };
+        (program, ready)
     }
 
     fn start(place: &Place, to: &Upstream, extra: &[&str]) -> (Self, String) {
