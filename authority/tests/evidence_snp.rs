@@ -18,6 +18,8 @@ use inwit_measurements::reference::Measured;
 use inwit_protocol::binding::{EncodedBinding, ReportData};
 use inwit_protocol::evidence::{AgentRegister, Evidence, Platform};
 use inwit_protocol::refusal::{Refusal, RefusalCode};
+use proptest::collection::vec;
+use proptest::prelude::*;
 
 static MILAN: LazyLock<Amd> = LazyLock::new(|| Amd::new(Product::Milan));
 static TURIN: LazyLock<Amd> = LazyLock::new(|| Amd::new(Product::Turin));
@@ -181,7 +183,7 @@ fn revocation_is_found_on_any_list_and_freshness_needs_a_current_one() {
     let future = MILAN.list(NOW + DAY, NOW + 9 * DAY, &[]);
     let revoking = MILAN.list(NOW - DAY, NOW + DAY, &[ASK_SERIAL]);
     let once_revoked = MILAN.list(NOW - 9 * DAY, NOW - DAY, &[ASK_SERIAL]);
-    assert_eq!(outcome(&[current.clone()]), Ok(()));
+    assert_eq!(outcome(std::slice::from_ref(&current)), Ok(()));
     assert_eq!(outcome(&[others]), Ok(()));
     assert_eq!(outcome(&[stale.clone(), current.clone()]), Ok(()));
     refused_as(outcome(&[stale]), RefusalCode::EndorsementExpired);
@@ -192,8 +194,9 @@ fn revocation_is_found_on_any_list_and_freshness_needs_a_current_one() {
 
 #[test]
 fn a_list_by_anybody_else_does_not_load() {
-    let load =
-        |list: Vec<u8>| SnpRoot::new(Product::Milan, &MILAN.ark_der, &[MILAN.ask_der.clone()], &[list]).map(|_| ());
+    let load = |list: Vec<u8>| {
+        SnpRoot::new(Product::Milan, &MILAN.ark_der, std::slice::from_ref(&MILAN.ask_der), &[list]).map(|_| ())
+    };
     let forged = Rsa::generate().list("ARK-Milan", NOW - DAY, NOW + DAY, &[]);
     let renamed = MILAN.ark.list("ARK-Genoa", NOW - DAY, NOW + DAY, &[]);
     let by_the_ask = MILAN.ask.list("SEV-Milan", NOW - DAY, NOW + DAY, &[]);
@@ -266,4 +269,22 @@ fn an_agent_outside_of_the_launch_is_refused() {
     refused_as(bound(&evidence).unwrap().appraise(&policy, &other), RefusalCode::AgentNotMeasured);
     let claiming = Evidence { agent_register: AgentRegister::Rtmr(3), ..evidence };
     refused_as(bound(&claiming).unwrap().appraise(&policy, &agent()), RefusalCode::AgentNotMeasured);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Any bytes anywhere in the host's table: a refusal or the same claims, never a panic.
+    #[test]
+    fn damaged_tables_are_refused_or_say_the_same(position in 0usize..1_100, bytes in vec(any::<u8>(), 1..4), cut: bool) {
+        static GOOD: LazyLock<Evidence> = LazyLock::new(|| signed(&MILAN.issue(&MILAN.vcek_fields()), &body(&MILAN)));
+        let mut spoilt = GOOD.clone();
+        let table = &mut spoilt.endorsements;
+        table.iter_mut().skip(position).zip(&bytes).for_each(|(to, from)| *to = *from);
+        table.truncate(if cut { position } else { table.len() });
+        if let Ok(authentic) = authenticate(&spoilt, &MILAN.endorsements(&[]), NOW) {
+            let good = authenticate(&GOOD, &MILAN.endorsements(&[]), NOW).unwrap();
+            prop_assert_eq!(authentic.claims(), good.claims());
+        }
+    }
 }

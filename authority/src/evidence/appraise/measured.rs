@@ -85,7 +85,8 @@ fn unmatched(claims: &Claims, compared: &[Comparison<'_>]) -> String {
             let named: Vec<String> = named.map(|one| format!("{} ({})", one.register, one.measured)).collect();
             let others = only.differences.len().saturating_sub(NAMED);
             let others = if others == 0 { String::new() } else { format!(" and {others} more") };
-            format!("{}{others} of {platform} differ from reference values {}", named.join(", "), only.values.name)
+            let verb = if fewest == 1 { "differs" } else { "differ" };
+            format!("{}{others} of {platform} {verb} from reference values {}", named.join(", "), only.values.name)
         }
         _ => {
             format!("none of the {} sets of reference values for {platform} is near what was measured", compared.len())

@@ -59,3 +59,97 @@ impl Appraised {
         self.claims.platform()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
+
+    use inwit_protocol::evidence::{AgentRegister, Evidence};
+    use inwit_protocol::refusal::RefusalCode;
+
+    use super::*;
+    use crate::evidence::{
+        Endorsements, Permission, Product, SnpPolicy, SnpRoot, SnpTcb, TcbStatus, TdxPolicy, TdxRoot, VekCertificate,
+        VtpmPolicy, authenticate,
+    };
+
+    /// A policy that is as lenient as one can be.
+    fn lenient() -> AppraisalPolicy {
+        let nothing = SnpTcb { fmc: None, boot_loader: 0, tee: 0, snp: 0, microcode: 0 };
+        let snp = SnpPolicy {
+            vmpl: 0,
+            minimum_tcb: [(Product::Milan, nothing)].into(),
+            minimum_abi: (0, 0),
+            smt: Permission::Allowed,
+            demanded_mitigations: 0,
+            providers: BTreeSet::new(),
+        };
+        let tdx = TdxPolicy {
+            accepted_status: TcbStatus::ALL.into(),
+            accepted_advisories: (0..2_000).map(|number| format!("INTEL-SA-{number:05}")).collect(),
+            minimum_tcb_evaluation_number: 0,
+            dynamic_platform: Permission::Allowed,
+            cached_keys: Permission::Allowed,
+            smt: Permission::Allowed,
+        };
+        let vtpm = VtpmPolicy { demanded_pcrs: [0, 4, 7, 9].into() };
+        AppraisalPolicy::new(vec![], snp, tdx, vtpm).unwrap()
+    }
+
+    fn vectors() -> Option<PathBuf> {
+        let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors");
+        let folder = std::env::var_os("INWIT_VECTORS").map_or_else(beside, PathBuf::from);
+        if folder.is_dir() {
+            return Some(folder);
+        }
+        let line = b"NOT RUN: 1 appraisal of real Evidence (set INWIT_VECTORS)\n";
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), line);
+        None
+    }
+
+    /// Authenticates real Evidence and appraises it without the binding, whose preimage nobody has.
+    fn code(platform: Platform, quote: Vec<u8>, by: &Endorsements, at: u64) -> RefusalCode {
+        let (endorsements, event_log) = (vec![], vec![]);
+        let evidence = Evidence { platform, quote, endorsements, event_log, agent_register: AgentRegister::Absent };
+        let authentic = authenticate(&evidence, by, at).unwrap();
+        let bound = Bound { claims: authentic.claims, agent_register: authentic.agent_register };
+        let agent = Agent { name: String::new(), version: String::new(), executable: [0; 32], configuration: [0; 32] };
+        bound.appraise(&lenient(), &agent).unwrap_err().code
+    }
+
+    #[test]
+    fn a_real_report_of_a_debuggable_guest_is_authentic_and_refused() {
+        let Some(vectors) = vectors() else { return };
+        let read = |file: &str| std::fs::read(vectors.join(file)).unwrap();
+        let (ark, ask) = (read("_amd-roots/milan-ark.der"), read("_amd-roots/milan-ask.der"));
+        let snp = vec![SnpRoot::new(Product::Milan, &ark, &[ask], &[]).unwrap()];
+        for (folder, at, expected) in [
+            ("google+go-sev-guest/snp/v2-milan-DEBUG-policy-0xb0000", 1_700_000_000, RefusalCode::DebugEnabled),
+            ("virtee+sev/snp/v2-milan", 1_700_000_000, RefusalCode::MeasurementUnregistered),
+        ] {
+            let vek = VekCertificate::from_der(&read(&format!("{folder}/vcek.der"))).unwrap();
+            let by = Endorsements { snp: snp.clone(), veks: vec![vek], ..Endorsements::default() };
+            assert_eq!(code(Platform::Snp, read(&format!("{folder}/report.bin")), &by, at), expected, "{folder}");
+        }
+    }
+
+    #[test]
+    fn real_quotes_of_tds_that_others_can_enter_are_authentic_and_refused() {
+        let Some(vectors) = vectors() else { return };
+        let read = |file: &str| std::fs::read(vectors.join("_tdx-assembled").join(file)).unwrap();
+        for (folder, at, expected) in [
+            ("12b401a88a51-REJECT-Debug-mode-is-enabled", 1_774_995_904, RefusalCode::DebugEnabled),
+            ("d0010db6f7b8-REJECT-Invalid-MR-service-TD", 1_783_993_735, RefusalCode::PolicyForbids),
+            ("b789d779386f-OutOfDate", 1_769_530_199, RefusalCode::MeasurementUnregistered),
+        ] {
+            let collateral = read(&format!("{folder}/collateral.json"));
+            let json: serde_json::Value = serde_json::from_slice(&collateral).unwrap();
+            let chain = json["tcb_info_issuer_chain"].as_str().unwrap().as_bytes().to_vec();
+            let root = x509_parser::pem::Pem::iter_from_buffer(&chain).last().unwrap().unwrap().contents;
+            let by =
+                Endorsements { tdx: vec![TdxRoot::new(&root, &[&collateral]).unwrap()], ..Endorsements::default() };
+            assert_eq!(code(Platform::Tdx, read(&format!("{folder}/quote.bin")), &by, at), expected, "{folder}");
+        }
+    }
+}

@@ -133,6 +133,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_quote_of_a_real_tpm_is_read() {
+        let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors");
+        let folder = std::env::var_os("INWIT_VECTORS").unwrap_or_else(|| beside.into());
+        let folder = std::path::Path::new(&folder).join("confidential-containers+trustee/az-snp-vtpm");
+        let (Ok(bytes), Ok(some_pcrs)) =
+            (std::fs::read(folder.join("quote.bin")), std::fs::read(folder.join("tpm-quote.msg")))
+        else {
+            let _ =
+                std::io::Write::write_all(&mut std::io::stderr(), b"NOT RUN: 2 real TPM quotes (set INWIT_VECTORS)\n");
+            return;
+        };
+        // Length and signature of 256 bytes, length and attestation of 122 bytes, count and values of the PCRs.
+        let (attest, pcrs) = (&bytes[272..394], &bytes[402..402 + 24 * 32]);
+        let read = Attest::parse(attest).unwrap();
+        assert_eq!(read.extra_data, b"challenge");
+        assert_eq!(read.pcr_digest, inwit_protocol::primitives::sha256(pcrs));
+        assert_eq!(Attest::parse(&some_pcrs), Err(AttestError::Selection), "PCRs 0 to 9 and some others only");
+    }
+
     proptest! {
         #[test]
         fn damaged_quotes_never_panic(position in 0usize..90, value: u8, tail in proptest::collection::vec(any::<u8>(), 0..40)) {
