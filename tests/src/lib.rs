@@ -1,5 +1,6 @@
 //! The world outside inwit: what its programs meet in tests and in the demonstration, and what never ships with them.
 
+pub mod demo;
 pub mod hardware;
 pub mod stage;
 pub mod world;

@@ -3,7 +3,9 @@
 
 use super::{CONFIDENTIAL, HELLO, Result, StageError, TRUST_DOMAIN};
 use inwit_protocol::primitives::SigningKey;
-use inwit_relying_party::{AcceptedPeers, Own, Refusal, RelyingParty, TrustBundle, TrustDomain, WallClock, WorkloadIdentifier};
+use inwit_relying_party::{
+    AcceptedPeers, Own, Refusal, RelyingParty, TrustBundle, TrustDomain, WallClock, WorkloadIdentifier,
+};
 use ring::rand::SystemRandom;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -104,7 +106,8 @@ impl Greeter {
         let domain = TrustDomain::parse("other.example").map_err(|error| failed(&error))?;
         let pkcs8 = SigningKey::generate_pkcs8(&random).map_err(|error| failed(&error))?;
         let ca_key = || SigningKey::from_pkcs8(&pkcs8, &random).map_err(|error| failed(&error));
-        let certificate = CredentialAuthority::create_certificate(&domain, ca_key()?, super::now()).map_err(|error| failed(&error))?;
+        let certificate = CredentialAuthority::create_certificate(&domain, ca_key()?, super::now())
+            .map_err(|error| failed(&error))?;
         let ca = CredentialAuthority::open(domain, ca_key()?, certificate).map_err(|error| failed(&error))?;
         let key = SigningKey::generate(&random).map_err(|error| failed(&error))?;
         let name = WorkloadIdentifier::parse("spiffe://other.example/hello").map_err(|error| failed(&error))?;

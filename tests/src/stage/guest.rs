@@ -56,12 +56,17 @@ pub fn phase(line: &str) -> Option<Phase> {
 impl Run {
     /// The steps that were completed.
     pub fn phases(&self) -> Vec<Phase> {
-        self.lines.iter().filter_map(|(_, line)| phase(line)).filter(|phase| !phase.name.starts_with("REFUSED")).collect()
+        self.lines
+            .iter()
+            .filter_map(|(_, line)| phase(line))
+            .filter(|phase| !phase.name.starts_with("REFUSED"))
+            .collect()
     }
 
     /// The code of the one refusal line, if there is one.
     pub fn refusal(&self) -> Option<String> {
-        let line = self.lines.iter().find_map(|(_, line)| line.split_once("REFUSED ").map(|(_, rest)| rest.to_owned()))?;
+        let line =
+            self.lines.iter().find_map(|(_, line)| line.split_once("REFUSED ").map(|(_, rest)| rest.to_owned()))?;
         line.split_whitespace().next().map(str::to_owned)
     }
 
@@ -73,7 +78,8 @@ impl Run {
     /// Peak resident memory as the guest counted it, in bytes; 0 if it did not say.
     pub fn peak_rss_bytes(&self) -> u64 {
         let phases = self.phases();
-        let text = phases.iter().find(|phase| phase.name == "peak-rss").map(|phase| phase.text.as_str()).unwrap_or_default();
+        let text =
+            phases.iter().find(|phase| phase.name == "peak-rss").map(|phase| phase.text.as_str()).unwrap_or_default();
         text.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
     }
 }
@@ -106,7 +112,11 @@ pub fn run_process(programs: &Programs, configuration: &Path, mut follow: impl F
     if started.elapsed() >= PROCESS_LIMIT {
         child.kill()?;
         child.wait()?;
-        return Ok(Run { lines, end: End::Other("it did not end in time".into()), seconds: started.elapsed().as_secs_f64() });
+        return Ok(Run {
+            lines,
+            end: End::Other("it did not end in time".into()),
+            seconds: started.elapsed().as_secs_f64(),
+        });
     }
     let status = child.wait()?;
     let end = status.code().map_or_else(|| End::Other(status.to_string()), End::Exited);

@@ -9,8 +9,17 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 /// Modules that the image loads, with what they need: reports, vsock, the disk.
-pub const MODULES: [&str; 9] =
-    ["tsm", "sev-guest", "tdx-guest", "vmw_vsock_virtio_transport", "virtio_blk", "dm-mod", "dm-verity", "dm-crypt", "xts"];
+pub const MODULES: [&str; 9] = [
+    "tsm",
+    "sev-guest",
+    "tdx-guest",
+    "vmw_vsock_virtio_transport",
+    "virtio_blk",
+    "dm-mod",
+    "dm-verity",
+    "dm-crypt",
+    "xts",
+];
 /// Modules whose hardware one platform has and the others do not.
 const BY_PLATFORM: [&str; 2] = ["sev-guest", "tdx-guest"];
 /// vsock port of the shim to the authority.
@@ -53,7 +62,10 @@ pub enum Place<'a> {
 
 /// The configuration file's text.
 pub fn configuration(settings: &Settings<'_>) -> String {
-    let mut text = format!("# measured: every byte of this file is part of the guest's identity\nidentifier = {}\nauthority-pin = {}\n", settings.identifier, settings.pin);
+    let mut text = format!(
+        "# measured: every byte of this file is part of the guest's identity\nidentifier = {}\nauthority-pin = {}\n",
+        settings.identifier, settings.pin
+    );
     for module in settings.modules {
         let key = if BY_PLATFORM.contains(&module.name.as_str()) { "module-if-present" } else { "module" };
         let _ = writeln!(text, "{key} = /lib/modules/{}.ko", module.name);
@@ -72,7 +84,13 @@ pub fn configuration(settings: &Settings<'_>) -> String {
             let _ = writeln!(text, "outlet = greeter unix:{folder}/greeter.sock {GREETER}");
             let _ = writeln!(text, "secret-file = payload");
             let _ = writeln!(text, "workload = {} {folder}/run/secrets/payload", hello.display());
-            let _ = writeln!(text, "run = {folder}/run\ntsm-root = {}\ntpm = {}\nevent-log = {}", tsm_root.display(), tpm.display(), event_log.display());
+            let _ = writeln!(
+                text,
+                "run = {folder}/run\ntsm-root = {}\ntpm = {}\nevent-log = {}",
+                tsm_root.display(),
+                tpm.display(),
+                event_log.display()
+            );
         }
     }
     text

@@ -40,7 +40,13 @@ pub type Result<T> = std::result::Result<T, StageError>;
 macro_rules! from {
     ($($error:ty),*) => { $(impl From<$error> for StageError { fn from(error: $error) -> Self { Self(error.to_string()) } })* };
 }
-from!(crate::world::WorldError, crate::hardware::HardwareError, inwit_image::ImageError, std::io::Error, serde_json::Error);
+from!(
+    crate::world::WorldError,
+    crate::hardware::HardwareError,
+    inwit_image::ImageError,
+    std::io::Error,
+    serde_json::Error
+);
 
 /// The trust domain of the stage.
 pub const TRUST_DOMAIN: &str = "demo.example";

@@ -35,7 +35,7 @@ pub enum Scene {
 }
 
 /// The one thing that is broken.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Twist {
     /// Nothing.
     None,
@@ -142,20 +142,26 @@ impl Play<'_> {
     }
 
     fn pin(&self, office: &Office) -> String {
-        if self.twist == Twist::OtherPin { "ab".repeat(32) } else { office.pin().to_owned() }
+        if matches!(self.twist, Twist::OtherPin) { "ab".repeat(32) } else { office.pin().to_owned() }
     }
 
     fn identifier(&self) -> &'static str {
-        if self.twist == Twist::OtherIdentity { "spiffe://demo.example/somebody-else" } else { HELLO }
+        if matches!(self.twist, Twist::OtherIdentity) { "spiffe://demo.example/somebody-else" } else { HELLO }
     }
 
     /// Registers what will be measured, or what the twist makes of it.
-    fn register(&mut self, office: &Office, agent: &AgentReference, measured: &Measured, secrets: &[&str]) -> Result<()> {
+    fn register(
+        &mut self,
+        office: &Office,
+        agent: &AgentReference,
+        measured: &Measured,
+        secrets: &[&str],
+    ) -> Result<()> {
         let (mut agent, mut registered) = (agent.clone(), measured.clone());
-        if self.twist == Twist::OtherAgent {
+        if matches!(self.twist, Twist::OtherAgent) {
             agent.configuration = inwit_measurements::sha256(b"another configuration");
         }
-        if self.twist == Twist::OtherMeasurement {
+        if matches!(self.twist, Twist::OtherMeasurement) {
             registered = altered(registered);
         }
         office.register("hello", HELLO, &trust::reference("demonstration", &agent, &registered)?, secrets)?;
@@ -181,7 +187,12 @@ impl Play<'_> {
 
     fn shim(&self, name: &str, socket: &Path, to: SocketAddr) -> Result<Service> {
         let mut command = Command::new(&self.programs.shim);
-        command.arg("--json").arg("--listen").arg(format!("unix:{}", socket.display())).arg("--to").arg(format!("tcp:{to}"));
+        command
+            .arg("--json")
+            .arg("--listen")
+            .arg(format!("unix:{}", socket.display()))
+            .arg("--to")
+            .arg(format!("tcp:{to}"));
         let service = Service::start("inwit-shim", &mut command, &self.folder.join(format!("shim-{name}.log")))?;
         service.wait_for("ready")?;
         Ok(service)
@@ -189,7 +200,7 @@ impl Play<'_> {
 
     /// The machine that answers reports, as the twist changes it.
     fn machine(&self, root: &Root, measured: &Measured) -> Result<Option<Machine>> {
-        let foreign = if self.twist == Twist::ForeignRoot { Some(Root::foreign(self.platform)?) } else { None };
+        let foreign = if matches!(self.twist, Twist::ForeignRoot) { Some(Root::foreign(self.platform)?) } else { None };
         let mut machine = foreign.as_ref().unwrap_or(root).machine(measured)?;
         if let (Twist::Machine(change), Some(machine)) = (&self.twist, &mut machine) {
             change(machine);
@@ -200,14 +211,22 @@ impl Play<'_> {
     fn play_process(mut self, office: &Office, root: &Root) -> Result<Outcome> {
         let folder = self.folder.clone();
         let (tsm_root, log) = (folder.join("tsm"), folder.join("event-log"));
-        std::fs::create_dir_all(&tsm_root)?;
+        if !matches!(root, Root::Tpm { .. }) {
+            std::fs::create_dir_all(&tsm_root)?;
+        }
         std::fs::write(&log, empty_event_log())?;
         let tpm = match root {
             Root::Tpm { folder, .. } => Some(Swtpm::serve(folder)?),
             _ => None,
         };
         let socket = tpm.as_ref().map_or_else(|| folder.join("no-tpm"), |tpm| tpm.socket().to_path_buf());
-        let place = Place::Process { folder: &folder, tsm_root: &tsm_root, tpm: &socket, event_log: &log, hello: &self.programs.hello };
+        let place = Place::Process {
+            folder: &folder,
+            tsm_root: &tsm_root,
+            tpm: &socket,
+            event_log: &log,
+            hello: &self.programs.hello,
+        };
         let settings = Settings { pin: &self.pin(office), identifier: self.identifier(), modules: &[], place };
         let text = image::configuration(&settings);
         let configuration = folder.join("guest.conf");
@@ -233,9 +252,15 @@ impl Play<'_> {
 
     fn play_machine(mut self, office: &Office, root: &Root) -> Result<Outcome> {
         let folder = self.folder.clone();
-        let kernel = Kernel::cached(self.world).ok_or_else(|| StageError::of("kernel", "not prepared; run inwit-setup"))?;
+        let kernel =
+            Kernel::cached(self.world).ok_or_else(|| StageError::of("kernel", "not prepared; run inwit-setup"))?;
         let modules = kernel.modules(&image::MODULES)?;
-        let settings = Settings { pin: &self.pin(office), identifier: self.identifier(), modules: &modules, place: Place::Machine };
+        let settings = Settings {
+            pin: &self.pin(office),
+            identifier: self.identifier(),
+            modules: &modules,
+            place: Place::Machine,
+        };
         let text = image::configuration(&settings);
         let production = image::production(&self.programs.guest, &text, &modules)?;
         let initramfs_bytes = production.len();
@@ -251,21 +276,34 @@ impl Play<'_> {
         self.step("workload disk sealed: ciphertext with a hash tree, its key in the Key Store");
         let kernel_bytes = std::fs::read(&kernel.image)?;
         let agent = trust::agent(&self.programs.guest, &text)?;
-        let registered = DirectKernel { kernel: &kernel_bytes, initrd: &initrd, append: DEFAULT_APPEND, memory_mib: DEFAULT_MEMORY_MIB };
+        let registered = DirectKernel {
+            kernel: &kernel_bytes,
+            initrd: &initrd,
+            append: DEFAULT_APPEND,
+            memory_mib: DEFAULT_MEMORY_MIB,
+        };
         let (firmware, pcr0) = self.firmware()?;
-        let expected = trust::measure(self.platform, &Booted::Machine { firmware: &firmware, kernel: registered, pcr0 }, &agent)?;
+        let expected =
+            trust::measure(self.platform, &Booted::Machine { firmware: &firmware, kernel: registered, pcr0 }, &agent)?;
         self.register(office, &agent, &expected, &["disk"])?;
 
-        let booted_initrd = if self.twist == Twist::InitrdByte { one_byte_changed(&initrd)? } else { initrd.clone() };
-        let append = if self.twist == Twist::CommandLine { format!("{DEFAULT_APPEND} debug") } else { DEFAULT_APPEND.to_owned() };
+        let booted_initrd =
+            if matches!(self.twist, Twist::InitrdByte) { one_byte_changed(&initrd)? } else { initrd.clone() };
+        let append = if matches!(self.twist, Twist::CommandLine) {
+            format!("{DEFAULT_APPEND} debug")
+        } else {
+            DEFAULT_APPEND.to_owned()
+        };
         let booted = DirectKernel { initrd: &booted_initrd, append: &append, ..registered };
-        let measured = trust::measure(self.platform, &Booted::Machine { firmware: &firmware, kernel: booted, pcr0 }, &agent)?;
+        let measured =
+            trust::measure(self.platform, &Booted::Machine { firmware: &firmware, kernel: booted, pcr0 }, &agent)?;
         let path = folder.join("initrd");
         std::fs::write(&path, &booted_initrd)?;
 
         let cid = 3 + std::process::id() % 60_000;
         let vsock = Vsock::start(self.world, &folder, cid)?;
-        let host = self.host(office, &vsock.listener_path(image::AUTHORITY_PORT), &vsock.listener_path(image::GREETER_PORT))?;
+        let host =
+            self.host(office, &vsock.listener_path(image::AUTHORITY_PORT), &vsock.listener_path(image::GREETER_PORT))?;
         let mailbox = match self.machine(root, &measured)? {
             Some(machine) => Some(Mailbox::listen(&folder.join("mailbox.sock"), machine)?),
             None => None,
@@ -316,14 +354,19 @@ impl Play<'_> {
         std::fs::write(content.join("payload.txt"), CONFIDENTIAL)?;
         std::fs::set_permissions(content.join("payload.txt"), std::fs::Permissions::from_mode(0o444))?;
         let plain = self.folder.join("plain.ext4");
-        let made = Command::new("mkfs.ext4").args(["-q", "-F", "-b", "4096", "-O", "^has_journal", "-d"]).arg(&content).arg(&plain).arg("4M").output()?;
+        let made = Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-b", "4096", "-O", "^has_journal", "-d"])
+            .arg(&content)
+            .arg(&plain)
+            .arg("4M")
+            .output()?;
         if !made.status.success() {
             return Err(StageError::of("mkfs.ext4", String::from_utf8_lossy(&made.stderr)));
         }
         let disk = office.seal_disk(&plain)?;
         std::fs::remove_file(&plain)?;
         std::fs::remove_dir_all(&content)?;
-        if self.twist == Twist::DiskByte {
+        if matches!(self.twist, Twist::DiskByte) {
             let mut bytes = std::fs::read(&disk)?;
             // The ext4 superblock: whatever is mounted reads it first.
             if let Some(byte) = bytes.get_mut(1_100) {
@@ -334,9 +377,18 @@ impl Play<'_> {
         Ok(disk)
     }
 
-    fn outcome(mut self, office: &Office, host: Host, run: Run, measured: Measured, initramfs_bytes: usize, disk: Option<&Path>) -> Result<Outcome> {
+    fn outcome(
+        mut self,
+        office: &Office,
+        host: Host,
+        run: Run,
+        measured: Measured,
+        initramfs_bytes: usize,
+        disk: Option<&Path>,
+    ) -> Result<Outcome> {
         let mut secrets_found = Vec::new();
-        let mut relayed: Vec<u8> = host.tap.chunks().into_iter().chain(host.greeter_tap.chunks()).flat_map(|c| c.bytes).collect();
+        let mut relayed: Vec<u8> =
+            host.tap.chunks().into_iter().chain(host.greeter_tap.chunks()).flat_map(|c| c.bytes).collect();
         let host_bytes = relayed.len();
         relayed.extend(run.text().into_bytes());
         if let Some(disk) = disk {
@@ -347,7 +399,7 @@ impl Play<'_> {
                 secrets_found.push(format!("payload ({name})"));
             }
         }
-        if self.twist == Twist::None {
+        if matches!(self.twist, Twist::None) {
             let visit = host.greeter.send_impostor()?;
             self.step(&format!("an impostor of another trust domain knocks: {}", visit_text(&visit)));
         }
@@ -412,7 +464,9 @@ fn one_byte_changed(initrd: &[u8]) -> Result<Vec<u8>> {
     let mark = b"# measured: every";
     let at = initrd.windows(mark.len()).position(|window| window == mark);
     let mut changed = initrd.to_vec();
-    let byte = at.and_then(|at| changed.get_mut(at + 2)).ok_or_else(|| StageError::of("initramfs", "its configuration is not found"))?;
+    let byte = at
+        .and_then(|at| changed.get_mut(at + 2))
+        .ok_or_else(|| StageError::of("initramfs", "its configuration is not found"))?;
     *byte = b'M';
     Ok(changed)
 }

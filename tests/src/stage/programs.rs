@@ -41,7 +41,10 @@ impl Programs {
         let source = world.repository().join("tests/workload/hello.rs");
         std::fs::create_dir_all(world.root())?;
         let mut rustc = Command::new("rustc");
-        rustc.args(["--edition", "2024", "-O", "-C", "strip=symbols", "--target", TARGET, "-o"]).arg(&hello).arg(source);
+        rustc
+            .args(["--edition", "2024", "-O", "-C", "strip=symbols", "--target", TARGET, "-o"])
+            .arg(&hello)
+            .arg(source);
         run(rustc.current_dir(world.repository()))?;
         Ok(Self {
             guest: target.join(TARGET).join("guest/inwit-guest"),

@@ -14,7 +14,9 @@ use std::process::Command;
 
 /// The recorded value; boots once if there is none for this firmware and shape.
 pub fn pcr0(world: &World, firmware: &[u8], folder: &Path) -> Result<[u8; 32]> {
-    let file = world.root().join(format!("pcr0-{}-{DEFAULT_MEMORY_MIB}MiB", sha256_hex(firmware).get(..16).unwrap_or_default()));
+    let file = world
+        .root()
+        .join(format!("pcr0-{}-{DEFAULT_MEMORY_MIB}MiB", sha256_hex(firmware).get(..16).unwrap_or_default()));
     if !file.exists() {
         let value = record(world, &folder.join("recorder"))?;
         let temporary = folder.join("pcr0");
@@ -30,7 +32,18 @@ fn record(world: &World, folder: &Path) -> Result<[u8; 32]> {
     let init = folder.join("init");
     let source = world.repository().join("tests/workload/recorder.rs");
     let mut rustc = Command::new("rustc");
-    rustc.args(["--edition", "2024", "-O", "-C", "strip=symbols", "-C", "panic=abort", "--target", "x86_64-unknown-linux-musl", "-o"]);
+    rustc.args([
+        "--edition",
+        "2024",
+        "-O",
+        "-C",
+        "strip=symbols",
+        "-C",
+        "panic=abort",
+        "--target",
+        "x86_64-unknown-linux-musl",
+        "-o",
+    ]);
     let output = rustc.arg(&init).arg(&source).current_dir(world.repository()).output()?;
     if !output.status.success() {
         return Err(StageError::of("recorder", String::from_utf8_lossy(&output.stderr)));
@@ -49,5 +62,6 @@ fn record(world: &World, folder: &Path) -> Result<[u8; 32]> {
     let text = run.text();
     let hex = text.lines().find_map(|line| line.split_once("PCR0 ")).map(|(_, hex)| hex.trim().to_owned());
     let hex = hex.ok_or_else(|| StageError::of("recorder", format!("did not print PCR 0:\n{text}")))?;
-    inwit_authority::endorsement_files::parse_pin(&hex.to_lowercase()).ok_or_else(|| StageError::of("recorder", format!("PCR 0 is {hex:?}")))
+    inwit_authority::endorsement_files::parse_pin(&hex.to_lowercase())
+        .ok_or_else(|| StageError::of("recorder", format!("PCR 0 is {hex:?}")))
 }

@@ -102,7 +102,8 @@ impl Tap {
     /// Round trips of a connection after the TLS handshake's one: how often the direction turned from up to down, less one.
     pub fn exchanges(&self, connection: usize) -> usize {
         let chunks = self.chunks();
-        let ways: Vec<Way> = chunks.iter().filter(|c| c.connection == connection && !c.bytes.is_empty()).map(|c| c.way).collect();
+        let ways: Vec<Way> =
+            chunks.iter().filter(|c| c.connection == connection && !c.bytes.is_empty()).map(|c| c.way).collect();
         let turns = ways.windows(2).filter(|pair| matches!(pair, [Way::Up, Way::Down])).count();
         turns.saturating_sub(1)
     }
@@ -144,7 +145,14 @@ fn pass(from: &TcpStream, to: &TcpStream, connection: usize, way: Way, tamper: T
 }
 
 /// Sends one chunk as the tampering says; an error ends the way.
-fn send(to: &mut TcpStream, bytes: &[u8], offset: usize, way: Way, tamper: Tamper, held: &mut Option<Vec<u8>>) -> std::io::Result<()> {
+fn send(
+    to: &mut TcpStream,
+    bytes: &[u8],
+    offset: usize,
+    way: Way,
+    tamper: Tamper,
+    held: &mut Option<Vec<u8>>,
+) -> std::io::Result<()> {
     let within = |at: usize| (offset..offset + bytes.len()).contains(&at);
     match tamper {
         Tamper::Flip(w, at) if w == way && within(at) => {

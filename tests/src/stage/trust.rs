@@ -55,8 +55,17 @@ pub fn measure(platform: Platform, booted: &Booted<'_>, agent: &AgentReference) 
         (Platform::Snp, Booted::Process) => Measured::Snp { launch_digest: Digest::from_bytes(stand_in) },
         (Platform::Snp, Booted::Machine { firmware, kernel, .. }) => {
             let boot = DirectBoot::measure(kernel.kernel, kernel.initrd, kernel.append);
-            let digest = launch_digest(firmware, Some(&boot), NonZeroU16::MIN, CpuSignature::EPYC_V4, GuestFeatures::SNP, Vmm::Qemu);
-            Measured::Snp { launch_digest: Digest::from_bytes(digest.map_err(|error| failed("launch digest")(&error))?) }
+            let digest = launch_digest(
+                firmware,
+                Some(&boot),
+                NonZeroU16::MIN,
+                CpuSignature::EPYC_V4,
+                GuestFeatures::SNP,
+                Vmm::Qemu,
+            );
+            Measured::Snp {
+                launch_digest: Digest::from_bytes(digest.map_err(|error| failed("launch digest")(&error))?),
+            }
         }
         (Platform::Tdx, Booted::Process) => {
             let zero = Digest::from_bytes([0; 48]);
@@ -69,7 +78,8 @@ pub fn measure(platform: Platform, booted: &Booted<'_>, agent: &AgentReference) 
         }
         (Platform::Vtpm, Booted::Machine { firmware, kernel, pcr0 }) => {
             let boot = MeasuredBoot { firmware, pei_volume: Digest::from_bytes([0; 32]), boot: *kernel };
-            let mut pcrs: BTreeMap<u8, Digest<32>> = predict(&boot).map_err(|error| failed("PCR prediction")(&error))?;
+            let mut pcrs: BTreeMap<u8, Digest<32>> =
+                predict(&boot).map_err(|error| failed("PCR prediction")(&error))?;
             let pcr0 = pcr0.ok_or_else(|| StageError::of("PCR 0", "not recorded for this firmware"))?;
             pcrs.insert(0, Digest::from_bytes(pcr0));
             Measured::Vtpm { pcrs }
@@ -133,7 +143,9 @@ impl Root {
     /// The root for a platform. AMD's RSA keys are made once and kept with the other prepared things.
     pub fn prepare(platform: Platform, world: &World, folder: &Path) -> Result<Self> {
         Ok(match platform {
-            Platform::Snp => Self::Amd(Arc::new(AmdTestRoot::load_or_generate(&world.root().join("amd-test-root"), now())?)),
+            Platform::Snp => {
+                Self::Amd(Arc::new(AmdTestRoot::load_or_generate(&world.root().join("amd-test-root"), now())?))
+            }
             Platform::Tdx => Self::Intel(Arc::new(IntelTestRoot::generate(now())?)),
             Platform::Vtpm => {
                 let folder = folder.join("tpm");
@@ -163,11 +175,17 @@ impl Root {
             Ok(path)
         };
         Ok(match self {
-            Self::Amd(root) => ("snp", "milan", vec![write("ark.der", root.ark_der())?, write("ask.der", root.ask_der())?]),
+            Self::Amd(root) => {
+                ("snp", "milan", vec![write("ark.der", root.ark_der())?, write("ask.der", root.ask_der())?])
+            }
             Self::Intel(root) => {
                 let machine = TdxMachine::new(root, [0; 48], [[0; 48]; 4])?;
                 let collateral = machine.collateral_json()?;
-                ("tdx", "test", vec![write("root.der", root.root_der())?, write("collateral.json", collateral.as_bytes())?])
+                (
+                    "tdx",
+                    "test",
+                    vec![write("root.der", root.root_der())?, write("collateral.json", collateral.as_bytes())?],
+                )
             }
             Self::Tpm { pin, .. } => {
                 let line: String = pin.iter().map(|byte| format!("{byte:02x}")).collect();
