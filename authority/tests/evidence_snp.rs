@@ -5,7 +5,8 @@ mod evidence_support;
 
 use std::sync::LazyLock;
 
-use evidence_support::amd::{ASK_SERIAL, Amd, DAY, NOW, Rsa, Trailer, Vek, VekFields, tlv};
+use evidence_support::amd::{ASK_SERIAL, Amd, DAY, NOW, Rsa, Trailer, Vek, VekFields};
+use evidence_support::der::tlv;
 use evidence_support::policy::{self, agent, reference};
 use evidence_support::snp::{GUID_VCEK, GUID_VLEK, table};
 use evidence_support::{evidence, refused, refused_as};
@@ -190,6 +191,9 @@ fn revocation_is_found_on_any_list_and_freshness_needs_a_current_one() {
     refused_as(outcome(&[future]), RefusalCode::EndorsementExpired);
     refused_as(outcome(&[revoking]), RefusalCode::EndorsementRevoked);
     refused_as(outcome(&[once_revoked, current]), RefusalCode::EndorsementRevoked);
+    let revoking = MILAN.list(NOW - DAY, NOW + DAY, &[ASK_SERIAL]);
+    let twice = Endorsements { snp: vec![MILAN.root(&[]), MILAN.root(&[revoking])], ..Endorsements::default() };
+    refused_as(authenticate(&evidence, &twice, NOW), RefusalCode::EndorsementRevoked);
 }
 
 #[test]

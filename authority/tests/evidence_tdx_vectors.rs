@@ -67,10 +67,13 @@ fn the_newest_current_collateral_of_the_platform_is_chosen() {
     let all = tdx::all(&vectors);
     let documents: Vec<&[u8]> = all.iter().map(|vector| vector.collateral.as_slice()).collect();
     let root = TdxRoot::new(&tdx::intel_root(&all[0].collateral), &documents).unwrap();
-    let by = Endorsements { tdx: vec![root], ..Endorsements::default() };
+    let together = Endorsements { tdx: vec![root], ..Endorsements::default() };
+    let mut apart = Endorsements::default();
+    all.iter().for_each(|vector| apart.tdx.extend(vector.endorsements().tdx));
     for vector in &all {
-        let (alone, among) = (claims_of(vector), claims(&vector.quote, &[], &by, vector.at));
-        assert_eq!(alone, among, "{}", vector.name());
+        for by in [&together, &apart] {
+            assert_eq!(claims(&vector.quote, &[], by, vector.at), claims_of(vector), "{}", vector.name());
+        }
     }
 }
 

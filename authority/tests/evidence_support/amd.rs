@@ -6,8 +6,9 @@ use std::process::Command;
 use inwit_authority::evidence::{Endorsements, Product, SnpRoot};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PSS_SHA384, RsaKeyPair};
-use time::OffsetDateTime;
 use x509_parser::pem::Pem;
+
+use super::der::{CRITICAL, bits, extension, int, name, oid, seq, tlv, utc};
 
 pub const DAY: u64 = 86_400;
 /// 2026-06-01.
@@ -17,65 +18,6 @@ pub const ASK_SERIAL: u8 = 2;
 pub const TCB: [u8; 8] = [4, 0, 0, 0, 0, 0, 24, 219];
 /// The same levels on Turin, with FMC 1.
 pub const TURIN_TCB: [u8; 8] = [1, 4, 0, 24, 0, 0, 0, 219];
-
-// ── DER ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-pub fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
-    let length = content.len();
-    let bytes = length.to_be_bytes();
-    let mut out = vec![tag];
-    match length {
-        0..=0x7f => out.push(bytes[7]),
-        0x80..=0xff => out.extend([0x81, bytes[7]]),
-        _ => out.extend([0x82, bytes[6], bytes[7]]),
-    }
-    [out, content.to_vec()].concat()
-}
-
-fn seq(parts: &[&[u8]]) -> Vec<u8> {
-    tlv(0x30, &parts.concat())
-}
-
-fn oid(arcs: &[u32]) -> Vec<u8> {
-    let [first, second, rest @ ..] = arcs else { panic!("an object identifier has two arcs at least") };
-    let mut content = vec![u8::try_from(first * 40 + second).unwrap()];
-    for arc in rest {
-        let mut digits = vec![(arc & 0x7f) as u8];
-        let mut left = arc >> 7;
-        while left > 0 {
-            digits.push(0x80 | (left & 0x7f) as u8);
-            left >>= 7;
-        }
-        content.extend(digits.iter().rev());
-    }
-    tlv(6, &content)
-}
-
-/// INTEGER from 0 to 255.
-pub fn int(value: u8) -> Vec<u8> {
-    if value < 0x80 { tlv(2, &[value]) } else { tlv(2, &[0, value]) }
-}
-
-fn utc(at: u64) -> Vec<u8> {
-    let time = OffsetDateTime::from_unix_timestamp(at.try_into().unwrap()).unwrap();
-    let (date, clock) = (time.date(), time.time());
-    let year = date.year() - 2000;
-    let month = u8::from(date.month());
-    let text =
-        format!("{year:02}{month:02}{:02}{:02}{:02}{:02}Z", date.day(), clock.hour(), clock.minute(), clock.second());
-    tlv(0x17, text.as_bytes())
-}
-
-fn name(common: &str) -> Vec<u8> {
-    let attribute = seq(&[&oid(&[2, 5, 4, 3]), &tlv(0x0c, common.as_bytes())]);
-    seq(&[&tlv(0x31, &attribute)])
-}
-
-fn extension(arcs: &[u32], critical: &[u8], value: &[u8]) -> Vec<u8> {
-    seq(&[&oid(arcs), critical, &tlv(4, value)])
-}
-
-const CRITICAL: &[u8] = &[1, 1, 0xff];
 
 /// How the PSS trailer field is written in an algorithm identifier.
 #[derive(Clone, Copy, Debug)]
@@ -94,8 +36,6 @@ fn pss(trailer: Trailer) -> Vec<u8> {
     let parameters = seq(&[&tlv(0xa0, &sha384), &tlv(0xa1, &mgf), &tlv(0xa2, &int(48)), &last]);
     seq(&[&oid(&[1, 2, 840, 113_549, 1, 1, 10]), &parameters])
 }
-
-// ── keys and certificates ────────────────────────────────────────────────────────────────────────────────────────
 
 pub struct Rsa(RsaKeyPair);
 
@@ -131,10 +71,6 @@ impl Rsa {
         let tbs = seq(&[&int(1), &algorithm, &name(issuer), &utc(from), &utc(until), &revoked, &number]);
         self.sign(&tbs, Trailer::Explicit)
     }
-}
-
-fn bits(content: &[u8]) -> Vec<u8> {
-    tlv(3, &[&[0], content].concat())
 }
 
 struct Certificate<'a> {

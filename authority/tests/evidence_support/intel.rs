@@ -12,7 +12,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::json;
 
-use super::amd::{int, tlv};
+use super::der::{int, tlv};
 
 /// 2026-06-01, inside of every date here.
 pub const NOW: u64 = 1_780_272_000;

@@ -158,9 +158,12 @@ fn verify_with(
     vek.matches(report)?;
     let mut chain = Err(SnpError::NoRoot(vek.product));
     for root in by.snp.iter().filter(|root| root.product() == vek.product) {
-        chain = root.verify(der, link, at).map_err(SnpError::from);
-        if chain.is_ok() {
-            break;
+        match root.verify(der, link, at) {
+            // A root may be configured twice; then what one list says holds for the other too.
+            Err(revoked @ ChainError::Revoked(_)) => return Err(revoked.into()),
+            Err(error) if chain.is_err() => chain = Err(error.into()),
+            Err(_) => {}
+            Ok(()) => chain = Ok(()),
         }
     }
     chain?;

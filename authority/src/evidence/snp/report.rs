@@ -114,10 +114,8 @@ impl Report {
         let (report_id, report_id_ma, reported_tcb) = (fields.array()?, fields.array()?, fields.array()?);
         let cpuid = cpuid(&mut fields, version)?;
         let (chip_id, committed_tcb) = (fields.array()?, fields.array()?);
-        let current_firmware = firmware(&mut fields)?;
-        let committed_firmware = firmware(&mut fields)?;
-        let launch_tcb = fields.array()?;
-        let mitigations = mitigations(&mut fields, version)?;
+        let (current_firmware, committed_firmware) = (firmware(&mut fields)?, firmware(&mut fields)?);
+        let (launch_tcb, mitigations) = (fields.array()?, mitigations(&mut fields, version)?);
         fields.zeros(152)?;
         let signature = signature(fields.remainder())?;
         Ok(Self {

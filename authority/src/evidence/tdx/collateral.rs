@@ -76,21 +76,25 @@ impl TdxRoot {
         self.root == certificate
     }
 
-    pub(super) fn der(&self) -> &[u8] {
-        &self.root
+    pub(super) fn of(&self, fmspc: [u8; 6]) -> impl Iterator<Item = &Collateral> {
+        self.collateral.iter().filter(move |collateral| collateral.fmspc == fmspc)
     }
+}
 
-    /// The newest collateral for a platform family that is current `at` this time. An older set is never tried instead:
-    /// it would call a platform good that Intel has since called bad.
-    pub(super) fn collateral(&self, fmspc: [u8; 6], at: u64) -> Result<&Collateral, NoCollateral> {
-        let mut ours = self.collateral.iter().filter(|collateral| collateral.fmspc == fmspc).peekable();
-        if ours.peek().is_none() {
-            return Err(NoCollateral::Missing);
-        }
-        ours.filter(|collateral| collateral.window.contains(at))
-            .max_by_key(|collateral| (collateral.evaluation_number, collateral.window.from))
-            .ok_or(NoCollateral::Expired)
+/// The newest of a platform family's collateral that is current `at` this time. An older set is never tried instead: it
+/// would call a platform good that Intel has since called bad.
+pub(super) fn newest<'a>(
+    family: impl Iterator<Item = &'a Collateral>,
+    at: u64,
+) -> Result<&'a Collateral, NoCollateral> {
+    let mut family = family.peekable();
+    if family.peek().is_none() {
+        return Err(NoCollateral::Missing);
     }
+    family
+        .filter(|collateral| collateral.window.contains(at))
+        .max_by_key(|collateral| (collateral.evaluation_number, collateral.window.from))
+        .ok_or(NoCollateral::Expired)
 }
 
 impl Collateral {

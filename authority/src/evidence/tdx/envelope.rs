@@ -1,6 +1,7 @@
 //! The outer form of a TDX quote, version 4 and 5, read strictly before the quote verification library sees it (TDX DCAP
 //! quote format; integers little-endian). The library passes over bytes after the structures that it reads; here every
-//! byte has its place, so that one quote has one form, but for zero padding, which configfs really returns.
+//! byte has its place, but for zero padding, which configfs really returns. (The PEM text around the certificates can still
+//! be written in more than one way: a quote's digest is no identity.)
 
 use thiserror::Error;
 

@@ -22,7 +22,7 @@ use super::claims::{PckFlag, TdxClaims};
 use super::endorsements::Endorsements;
 use super::fields::Short;
 use super::x509::{self, Window, X509Error};
-use collateral::{Collateral, NoCollateral};
+use collateral::{Collateral, NoCollateral, newest};
 use envelope::{Envelope, EnvelopeError};
 
 /// XFAM bits that must be one, and those that may be (TDX module ABI 348551, "XFAM").
@@ -98,7 +98,11 @@ pub(super) fn authenticate(quote: &[u8], log: &[u8], by: &Endorsements, at: u64)
     }
     let chain = collateral::certificates(envelope.pck_chain)?;
     let [pck, issuer, root] = chain.as_slice() else { return Err(TdxError::PckChain) };
-    let root = by.tdx.iter().find(|trusted| trusted.is(root)).ok_or(TdxError::Root)?;
+    // The same root may be configured several times, each with other collateral.
+    let roots = || by.tdx.iter().filter(|trusted| trusted.is(root));
+    if roots().next().is_none() {
+        return Err(TdxError::Root);
+    }
     let certificate = x509::certificate(pck)?;
     if !x509::common_name(certificate.subject()).is_some_and(|name| name.contains("SGX PCK Certificate")) {
         return Err(TdxError::PckChain);
@@ -109,12 +113,12 @@ pub(super) fn authenticate(quote: &[u8], log: &[u8], by: &Endorsements, at: u64)
         }
     }
     let fmspc = parse_pck_extension(pck).map_err(|_| TdxError::PckChain)?.fmspc;
-    let collateral = root.collateral(fmspc, at).map_err(|reason| match reason {
+    let collateral = newest(roots().flat_map(|root| root.of(fmspc)), at).map_err(|reason| match reason {
         NoCollateral::Missing => TdxError::NoCollateral(Short(&fmspc).to_string()),
         NoCollateral::Expired => TdxError::CollateralExpired(Short(&fmspc).to_string()),
     })?;
     // Debugging and service TDs are policy, judged in the appraisal; the library would refuse them without a code.
-    let verifier = QuoteVerifier::new(root.der().to_vec()).allow_debug(true).allow_service_td(true);
+    let verifier = QuoteVerifier::new(root.clone()).allow_debug(true).allow_service_td(true);
     let verified = verifier
         .verify_with_policy(envelope.quote, &collateral.documents, at, &QuotePolicy::claims_only(at))
         .map_err(|error| library_refusal(&format!("{error:#}")))?;
