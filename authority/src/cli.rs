@@ -55,7 +55,7 @@ enum Act {
         #[arg(long, short)]
         output: PathBuf,
     },
-    /// Serve guests.
+    /// Serve guests. SIGHUP reads policy, registry and endorsements anew; SIGTERM ends in order.
     Serve {
         /// Roles to serve in this process.
         #[arg(long, value_enum, default_value = "all")]
@@ -180,9 +180,22 @@ fn run_server(state: &State, listen: SocketAddr, json: bool) -> Result<Done, Fau
         } else {
             println!("inwit-authority: serving all roles on {address}, {workloads} workloads, authority-pin = {pin}");
         }
+        tokio::spawn(reload_when_told(Arc::clone(&authority)));
         serve(authority, listener, connections, told_to_stop()).await
     })?;
     Ok(Done::Said("inwit-authority: stopped".to_owned(), serde_json::json!({"event": "stopped"})))
+}
+
+/// At each SIGHUP reads policy, registry and endorsements anew.
+async fn reload_when_told(authority: Arc<Authority>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    while hangup.recv().await.is_some() {
+        match authority.reload() {
+            Ok(workloads) => tracing::info!(workloads, "reloaded"),
+            Err(fault) => tracing::error!(%fault, "not reloaded: everything stays as it was"),
+        }
+    }
 }
 
 /// Completes at SIGTERM or SIGINT.

@@ -7,6 +7,7 @@ use crate::fault::Fault;
 use crate::keystore::KeyStore;
 use crate::state::{KeyRole, State};
 use crate::store::Store;
+use crate::vault::Vault;
 use crate::verifier::{Outstanding, Verifier};
 use inwit_protocol::frame;
 use inwit_protocol::message::{AcquireRequest, Grant, Reply};
@@ -17,7 +18,7 @@ use ring::rand::SystemRandom;
 use rustls::ServerConfig;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -37,12 +38,23 @@ const LINGER: Duration = Duration::from_secs(5);
 
 /// Every role in one process.
 pub struct Authority {
-    verifier: Verifier,
+    state: State,
+    /// What is judged by, replaced as a whole when the operator asks for it.
+    verifier: RwLock<Arc<Verifier>>,
     ca: CredentialAuthority,
     keys: KeyStore,
     store: Arc<Store>,
     /// The key that guests pin.
     channel: Arc<SigningKey>,
+}
+
+fn read_verifier(state: &State, vault: &Vault, ca: &CredentialAuthority) -> Result<Verifier, Fault> {
+    let config = state.config()?;
+    let key = state.key(vault, KeyRole::Verifier)?;
+    let (endorsements, registry) = (state.endorsements()?, state.registry()?);
+    // A policy that cannot be applied is found now and not at the first guest.
+    config.policy.with(registry.reference_values()).map_err(|refusal| Fault::new(refusal.cause))?;
+    Ok(Verifier::new(key, endorsements, registry, config.policy, config.result_seconds, ca.audience()))
 }
 
 /// Seconds since 1970, or a refusal to judge anything.
@@ -53,25 +65,28 @@ pub(crate) fn now() -> Result<u64, Fault> {
 }
 
 impl Authority {
-    /// Opens the state folder for serving; registry and endorsements are read once, here.
+    /// Opens the state folder for serving.
     pub fn open(state: &State) -> Result<Self, Fault> {
-        let config = state.config()?;
         let vault = state.vault()?;
         let ca = state.credential_authority(&vault)?;
-        let verifier_key = state.key(&vault, KeyRole::Verifier)?;
         let channel = Arc::new(state.key(&vault, KeyRole::Channel)?);
         let store = Arc::new(state.store()?);
-        let verifier = Verifier::new(
-            verifier_key,
-            state.endorsements()?,
-            state.registry()?,
-            config.policy,
-            config.result_seconds,
-            ca.audience(),
-        );
-        Ok(Self { verifier, ca, keys: KeyStore::new(Arc::clone(&store), vault), store, channel })
+        let verifier = RwLock::new(Arc::new(read_verifier(state, &vault, &ca)?));
+        let keys = KeyStore::new(Arc::clone(&store), vault);
+        Ok(Self { state: state.clone(), verifier, ca, keys, store, channel })
     }
 
+    /// Reads policy, registry and endorsements anew. If any of them is wrong, all stay as they were.
+    pub fn reload(&self) -> Result<usize, Fault> {
+        let verifier = read_verifier(&self.state, &self.state.vault()?, &self.ca)?;
+        let workloads = verifier.registry().entries().len();
+        *self.verifier.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(verifier);
+        Ok(workloads)
+    }
+
+    fn verifier(&self) -> Arc<Verifier> {
+        Arc::clone(&self.verifier.read().unwrap_or_else(PoisonError::into_inner))
+    }
     /// SHA-256 of the pinned key's SubjectPublicKeyInfo.
     pub fn pin(&self) -> [u8; 32] {
         self.channel.public().pin()
@@ -79,7 +94,7 @@ impl Authority {
 
     /// How many workloads are registered.
     pub fn workloads(&self) -> usize {
-        self.verifier.registry().entries().len()
+        self.verifier().registry().entries().len()
     }
 
     /// Answers one request, spending the connection's nonce, and records the decision before the reply leaves.
@@ -103,13 +118,15 @@ impl Authority {
     fn grant(&self, request: &[u8], asked: Outstanding, time: u64) -> Result<Reply, Refusal> {
         let random = SystemRandom::new();
         let request = AcquireRequest::parse(request).map_err(|error| Refusal::new(RefusalCode::Malformed, error))?;
-        let result = self.verifier.verify(&request, asked, time, &random)?;
+        // One request is judged by one reading of the files, whatever is reloaded meanwhile.
+        let verifier = self.verifier();
+        let result = verifier.verify(&request, asked, time, &random)?;
         // Between neighbours too: issuing and releasing stand on a verified signature, as they do in separate processes.
         let internal = |what: &dyn std::fmt::Display| Refusal::new(RefusalCode::Internal, what);
         let result = result
-            .verify(std::slice::from_ref(self.verifier.public_key()))
+            .verify(std::slice::from_ref(verifier.public_key()))
             .map_err(|error| internal(&format_args!("own attestation result: {error:?}")))?;
-        let entry = self.verifier.registry().entries().iter().find(|entry| entry.workload.name == result.workload);
+        let entry = verifier.registry().entries().iter().find(|entry| entry.workload.name == result.workload);
         let workload = &entry.ok_or_else(|| internal(&"the workload left the registry"))?.workload;
         let secrets = self.keys.release(&workload.secrets, &result, &request.binding, time)?;
         let issued = self.ca.issue(&result, workload.lifetime_seconds, time, &random)?;
