@@ -14,7 +14,7 @@ use crate::hardware::{Fault, Machine, Mailbox, StandsInFor, TsmFs, build_module}
 use crate::world::firmware::{Launch, ovmf};
 use crate::world::kernel::Kernel;
 use crate::world::qemu::{Boot, DEFAULT_APPEND, DEFAULT_MEMORY_MIB};
-use crate::world::swtpm::Swtpm;
+use crate::world::swtpm::{EkCertificate, Swtpm};
 use crate::world::vsock::Vsock;
 use crate::world::{Progress, World};
 use inwit_measurements::linux::DirectKernel;
@@ -24,6 +24,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 /// Where the guest runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub enum Twist {
     Device(Fault),
     /// The simulated machine is changed, for example its launch policy.
     Machine(fn(&mut Machine)),
-    /// The hardware's root is not the one that the authority knows.
+    /// The hardware's root, or the TPM, is not the one that the authority knows.
     ForeignRoot,
     /// One byte of the initramfs is changed after its Reference Values were registered.
     InitrdByte,
@@ -63,6 +64,18 @@ pub enum Twist {
     DiskByte,
     /// The relay leads to this address instead of to the authority.
     Authority(SocketAddr),
+    /// The relay leads to what this opens, which is told where the authority is.
+    Between(Between),
+}
+
+/// Opens something between relay and authority: given the authority's address, gives its own.
+#[derive(Clone)]
+pub struct Between(pub Arc<dyn Fn(SocketAddr) -> std::io::Result<SocketAddr> + Send + Sync>);
+
+impl std::fmt::Debug for Between {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Between")
+    }
 }
 
 /// What came of a play.
@@ -173,7 +186,11 @@ impl Play<'_> {
         let credential = office.enroll_greeter()?;
         let (authority, address) = office.serve()?;
         let tamper = if let Twist::Relay(tamper) = self.twist { tamper } else { Tamper::Nothing };
-        let to = if let Twist::Authority(address) = self.twist { address } else { address };
+        let to = match &self.twist {
+            Twist::Authority(elsewhere) => *elsewhere,
+            Twist::Between(Between(open)) => open(address)?,
+            _ => address,
+        };
         let greeter = Greeter::start(&credential)?;
         let tap = Tap::start(to, tamper)?;
         let greeter_tap = Tap::start(greeter.address(), Tamper::Nothing)?;
@@ -200,7 +217,10 @@ impl Play<'_> {
 
     /// The machine that answers reports, as the twist changes it.
     fn machine(&self, root: &Root, measured: &Measured) -> Result<Option<Machine>> {
-        let foreign = if matches!(self.twist, Twist::ForeignRoot) { Some(Root::foreign(self.platform)?) } else { None };
+        let foreign = match self.twist {
+            Twist::ForeignRoot if self.platform != Platform::Vtpm => Some(Root::foreign(self.platform)?),
+            _ => None,
+        };
         let mut machine = foreign.as_ref().unwrap_or(root).machine(measured)?;
         if let (Twist::Machine(change), Some(machine)) = (&self.twist, &mut machine) {
             change(machine);
@@ -216,6 +236,11 @@ impl Play<'_> {
         }
         std::fs::write(&log, empty_event_log())?;
         let tpm = match root {
+            Root::Tpm { .. } if matches!(self.twist, Twist::ForeignRoot) => {
+                let another = folder.join("another-tpm");
+                Swtpm::manufacture(&another, EkCertificate::Absent)?;
+                Some(Swtpm::serve(&another)?)
+            }
             Root::Tpm { folder, .. } => Some(Swtpm::serve(folder)?),
             _ => None,
         };
