@@ -169,9 +169,13 @@ fn certificates_count_only_in_their_time() {
         let outcome = authentic(&MILAN, &fields, &body(&MILAN), &MILAN.endorsements(&[]));
         refused_as(outcome, RefusalCode::EndorsementExpired);
     }
-    let evidence = signed(&MILAN.issue(&MILAN.vcek_fields()), &body(&MILAN));
-    let before_the_root = NOW - 301 * DAY;
-    refused_as(authenticate(&evidence, &MILAN.endorsements(&[]), before_the_root), RefusalCode::EndorsementExpired);
+    let fields = VekFields { window: (NOW - 310 * DAY, NOW + 3_010 * DAY), ..MILAN.vcek_fields() };
+    let evidence = signed(&MILAN.issue(&fields), &body(&MILAN));
+    assert!(authenticate(&evidence, &MILAN.endorsements(&[]), NOW).is_ok());
+    for outside_of_the_root in [NOW - 301 * DAY, NOW + 3_001 * DAY] {
+        let outcome = authenticate(&evidence, &MILAN.endorsements(&[]), outside_of_the_root);
+        refused_as(outcome, RefusalCode::EndorsementExpired);
+    }
 }
 
 #[test]

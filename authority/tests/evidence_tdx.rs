@@ -101,6 +101,32 @@ fn a_platform_that_the_collateral_does_not_carry_is_refused() {
 }
 
 #[test]
+fn a_module_in_development_is_refused_though_the_collateral_names_it() {
+    let chip = Chip { module_attributes: 1, ..Chip::default() };
+    let outcome = appraised(&chip, &Td { seam_attributes: 1, ..td() }, policy::tdx());
+    refused_as(outcome, RefusalCode::DebugEnabled);
+}
+
+#[test]
+fn older_collateral_does_not_hide_what_newer_says_while_that_is_current() {
+    let old = Chip { evaluation: 18, ..Chip::default() };
+    let new = Chip { evaluation: 19, status: "OutOfDate", ..Chip::default() };
+    let gone = Chip { current: ["2026-04-01T00:00:00Z", "2026-05-01T00:00:00Z"], ..new.clone() };
+    let intel = Intel::new(&old);
+    let [old, new, gone] = [old, new, gone].map(|chip| intel.collateral(&chip));
+    let evidence = evidence_support::evidence(Platform::Tdx, intel.quote(&td()), vec![], vec![]);
+    let status = |documents: &[&[u8]]| match authenticate(&evidence, &intel.with(documents), NOW)?.claims() {
+        Claims::Tdx(claims) => Ok(claims.tcb_status),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(status(&[&old]), Ok(TcbStatus::UpToDate));
+    assert_eq!(status(&[&old, &new]), Ok(TcbStatus::OutOfDate));
+    assert_eq!(status(&[&new, &old]), Ok(TcbStatus::OutOfDate));
+    assert_eq!(status(&[&gone, &old]), Ok(TcbStatus::UpToDate));
+    refused_as(status(&[&gone]), RefusalCode::EndorsementExpired);
+}
+
+#[test]
 fn a_quote_of_another_intel_is_refused() {
     let (ours, other) = (Intel::new(&Chip::default()), Intel::new(&Chip::default()));
     let (quote, agent_register) = (other.quote(&td()), AgentRegister::Rtmr(3));

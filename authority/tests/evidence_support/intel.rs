@@ -38,6 +38,12 @@ pub struct Platform {
     pub pck_until: (i32, u8, u8),
     /// dynamicPlatform, cachedKeys, SMTEnabled.
     pub flags: [bool; 3],
+    /// tdxModule attributes that the collateral names; zero in Intel's.
+    pub module_attributes: u64,
+    /// tcbEvaluationDataNumber of the collateral.
+    pub evaluation: u32,
+    /// First and last day of the collateral's TCB info.
+    pub current: [&'static str; 2],
 }
 
 impl Default for Platform {
@@ -50,6 +56,9 @@ impl Default for Platform {
             revoked: false,
             pck_until: (2035, 1, 1),
             flags: [false; 3],
+            module_attributes: 0,
+            evaluation: 20,
+            current: ["2026-05-20T00:00:00Z", "2026-06-19T00:00:00Z"],
         }
     }
 }
@@ -72,6 +81,7 @@ pub struct Intel {
     chain: String,
     collateral: Vec<u8>,
     pck: EcdsaKeyPair,
+    signer: EcdsaKeyPair,
 }
 
 impl Intel {
@@ -93,31 +103,42 @@ impl Intel {
         let signer = params("Simulated SGX TCB Signing", (2035, 1, 1)).signed_by(&signer_key, &root).unwrap();
 
         let pem = root_certificate.pem();
-        let sign = |text: &str| hex(&sign(&signing_key(&signer_key), text.as_bytes()));
-        let (info, identity) = (tcb_info(platform), qe_identity());
         let revoked: &[u64] = if platform.revoked { &[77] } else { &[] };
         let collateral = json!({
             "pck_crl_issuer_chain": ca_certificate.pem() + &pem,
             "root_ca_crl": hex(&list(&root, &[])),
             "pck_crl": hex(&list(&ca, revoked)),
             "tcb_info_issuer_chain": signer.pem() + &pem,
-            "tcb_info_signature": sign(&info),
-            "tcb_info": info,
             "qe_identity_issuer_chain": signer.pem() + &pem,
-            "qe_identity_signature": sign(&identity),
-            "qe_identity": identity,
         });
-        Self {
+        let mut intel = Self {
             root: root_certificate.der().to_vec(),
             chain: pck_certificate.pem() + &ca_certificate.pem() + &pem,
             collateral: collateral.to_string().into_bytes(),
             pck: signing_key(&pck_key),
+            signer: signing_key(&signer_key),
+        };
+        intel.collateral = intel.collateral(platform);
+        intel
+    }
+
+    /// Collateral for the same platforms that says something else.
+    pub fn collateral(&self, platform: &Platform) -> Vec<u8> {
+        let mut json: serde_json::Value = serde_json::from_slice(&self.collateral).unwrap();
+        for (name, text) in [("tcb_info", tcb_info(platform)), ("qe_identity", qe_identity())] {
+            json[format!("{name}_signature")] = hex(&sign(&self.signer, text.as_bytes())).into();
+            json[name] = text.into();
         }
+        json.to_string().into_bytes()
+    }
+
+    /// The root with these collateral documents and no others.
+    pub fn with(&self, documents: &[&[u8]]) -> Endorsements {
+        Endorsements { tdx: vec![TdxRoot::new(&self.root, documents).unwrap()], ..Endorsements::default() }
     }
 
     pub fn endorsements(&self) -> Endorsements {
-        let root = TdxRoot::new(&self.root, &[&self.collateral]).unwrap();
-        Endorsements { tdx: vec![root], ..Endorsements::default() }
+        self.with(&[&self.collateral])
     }
 
     pub fn quote(&self, td: &Td) -> Vec<u8> {
@@ -225,9 +246,13 @@ fn sgx(platform: &Platform) -> Vec<u8> {
 fn tcb_info(platform: &Platform) -> String {
     let components = |svn: u8| vec![json!({ "svn": svn }); 16];
     json!({
-        "id": "TDX", "version": 3, "issueDate": "2026-05-20T00:00:00Z", "nextUpdate": "2026-06-19T00:00:00Z",
-        "fmspc": hex(&FMSPC), "pceId": "0000", "tcbType": 0, "tcbEvaluationDataNumber": 20,
-        "tdxModule": { "mrsigner": hex(&[0; 48]), "attributes": hex(&[0; 8]), "attributesMask": hex(&[0xff; 8]) },
+        "id": "TDX", "version": 3, "issueDate": platform.current[0], "nextUpdate": platform.current[1],
+        "fmspc": hex(&FMSPC), "pceId": "0000", "tcbType": 0, "tcbEvaluationDataNumber": platform.evaluation,
+        "tdxModule": {
+            "mrsigner": hex(&[0; 48]),
+            "attributes": hex(&platform.module_attributes.to_le_bytes()),
+            "attributesMask": hex(&[0xff; 8]),
+        },
         "tdxModuleIdentities": [],
         "tcbLevels": [{
             "tcb": { "sgxtcbcomponents": components(5), "pcesvn": 11, "tdxtcbcomponents": components(0) },
