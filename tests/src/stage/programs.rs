@@ -33,7 +33,7 @@ impl Programs {
     fn build_now(world: &World, progress: &Progress) -> Result<Self> {
         let target = world.root().parent().map(Path::to_path_buf).unwrap_or_default();
         progress.note("building inwit-guest (static, alone)");
-        cargo(world, &["build", "--quiet", "--package", "inwit-guest", "--profile", "guest", "--target", TARGET])?;
+        cargo(world, &["guest", "--quiet"])?;
         progress.note("building inwit-authority and inwit-shim");
         cargo(world, &["build", "--quiet", "--package", "inwit-authority", "--package", "inwit-shim"])?;
         progress.note("building the workload");
