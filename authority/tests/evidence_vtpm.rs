@@ -98,6 +98,7 @@ fn another_selection_is_refused_though_it_is_signed() {
         vec![0, 0, 0, 1, 0, 0x0b, 3, 0xff, 0xff, 0x7f],
         vec![0, 0, 0, 1, 0, 0x04, 3, 0xff, 0xff, 0xff],
         vec![0, 0, 0, 0],
+        vec![0, 0, 0, 0, 0, 0x0b, 3, 0xff, 0xff, 0xff],
     ] {
         let mut tpm = Tpm::booted(&agent());
         tpm.selection = selection;
