@@ -2,6 +2,9 @@
 //! like from outside. Believes neither console nor log alone: each is held against the other.
 #![allow(dead_code, unreachable_pub)] // each test binary compiles this and uses its own part
 
+pub mod records;
+pub mod tls;
+
 use inwit_protocol::evidence::Platform;
 use inwit_protocol::refusal::RefusalCode;
 use inwit_tests::hardware::AmdTestRoot;
