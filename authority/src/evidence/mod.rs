@@ -13,13 +13,13 @@ mod policy;
 mod snp;
 mod tdx;
 mod vtpm;
-mod x509;
+pub(crate) mod x509;
 
 use inwit_protocol::binding::{EncodedBinding, ReportData, qualifying_data};
 use inwit_protocol::evidence::{AgentRegister, Evidence, Platform};
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 
-pub use appraise::Appraised;
+pub use appraise::{Appraised, Judged};
 pub use claims::{BootEvent, Claims, FirmwareVersion, PckFlag, SnpClaims, SnpSigner, TdxClaims, VtpmClaims};
 pub use endorsements::{EndorsementError, Endorsements};
 pub use policy::{AppraisalPolicy, Permission, PolicyError, SnpPolicy, TdxPolicy, VtpmPolicy};
@@ -96,6 +96,27 @@ impl Authentic {
     /// What the hardware said.
     pub fn claims(&self) -> &Claims {
         &self.claims
+    }
+
+    /// The bytes of the requester's choice that the hardware signed: REPORT_DATA (64 bytes), or extraData of a TPM quote.
+    pub fn data(&self) -> &[u8] {
+        match &self.data {
+            BoundData::Report(data) => data,
+            BoundData::Qualifying(data) => data,
+        }
+    }
+
+    /// Compares those bytes with expected ones, for Evidence that was made over something else than a binding of ours.
+    /// It stays `Authentic`: only a binding leads on to where credentials are issued.
+    ///
+    /// # Errors
+    /// `binding-mismatch` when the quote was made over other bytes.
+    pub fn made_over(self, expected: &[u8]) -> Result<Self, Refusal> {
+        if self.data() == expected {
+            return Ok(self);
+        }
+        let cause = format_args!("the data in the {} quote is not the expected one", self.claims.platform());
+        Err(Refusal::new(RefusalCode::BindingMismatch, cause))
     }
 
     /// Compares the data that the hardware signed with the digest of a binding.

@@ -3,16 +3,20 @@
 //! Reads claims only; decides no identity.
 
 mod agent;
+mod judged;
 mod measured;
 mod snp;
 mod tdx;
 
+use inwit_measurements::reference::ReferenceValues;
 use inwit_protocol::binding::Agent;
 use inwit_protocol::evidence::Platform;
 use inwit_protocol::refusal::Refusal;
 
 use super::policy::AppraisalPolicy;
 use super::{Bound, Claims};
+
+pub use judged::Judged;
 
 /// Evidence that was found acceptable, for one binding and its agent.
 ///
@@ -30,17 +34,23 @@ impl Bound {
     /// # Errors
     /// A [`Refusal`] that names the first demand that is not met.
     pub fn appraise(self, policy: &AppraisalPolicy, agent: &Agent) -> Result<Appraised, Refusal> {
-        match &self.claims {
-            Claims::Snp(claims) => snp::appraise(claims, &policy.snp)?,
-            Claims::Tdx(claims) => tdx::appraise(claims, &policy.tdx)?,
-            // A TPM states no mode or version that could be judged: its key and its PCRs are everything.
-            Claims::Vtpm(_) => {}
-        }
-        let candidates = measured::matching(&self.claims, &policy.reference_values)?;
+        let candidates = acceptable(&self.claims, policy)?;
         let matched = agent::among(&candidates, agent)?;
         agent::in_its_register(&self.claims, self.agent_register, agent)?;
         Ok(Appraised { reference_values: matched.name.clone(), claims: self.claims })
     }
+}
+
+/// What is demanded of the platform and of what was launched, whoever the Evidence was made for: gives every set of
+/// Reference Values that matches.
+fn acceptable<'p>(claims: &Claims, policy: &'p AppraisalPolicy) -> Result<Vec<&'p ReferenceValues>, Refusal> {
+    match claims {
+        Claims::Snp(claims) => snp::appraise(claims, &policy.snp)?,
+        Claims::Tdx(claims) => tdx::appraise(claims, &policy.tdx)?,
+        // A TPM states no mode or version that could be judged: its key and its PCRs are everything.
+        Claims::Vtpm(_) => {}
+    }
+    measured::matching(claims, &policy.reference_values)
 }
 
 impl Appraised {
