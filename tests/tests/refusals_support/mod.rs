@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)] // each test binary compiles this and uses its own part
 
 pub mod records;
+pub mod site;
 pub mod tls;
 
 use inwit_protocol::evidence::Platform;
@@ -31,16 +32,16 @@ pub fn ground(test: &str, steps: &[Step]) -> Option<Ground> {
     if !setup::ready_or_told(&world, test, steps).unwrap() {
         return None;
     }
-    if !nix::unistd::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
-        not_run(test, "needs root and /dev/fuse for the simulated report device");
-        return None;
-    }
     let programs = Programs::build(&world, &Progress::silent()).unwrap();
     Some(Ground { world, programs })
 }
 
 /// For a guest as a process.
 pub fn process_ground(test: &str) -> Option<Ground> {
+    if !nix::unistd::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
+        not_run(test, "needs root and /dev/fuse for the simulated report device");
+        return None;
+    }
     ground(test, &[Step::Packages, Step::RustTarget])
 }
 
