@@ -1,0 +1,72 @@
+# Short names for what is done often. Each recipe is plain shell: without `just`, type its lines. From the root.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+crates := "inwit-protocol inwit-guest inwit-shim inwit-measurements inwit-image inwit-authority inwit-relying-party inwit-tests"
+guest := "target/x86_64-unknown-linux-musl/guest/inwit-guest"
+
+# the recipes
+default:
+    @just --list --unsorted
+
+# everything that must pass before a change is merged
+check: lint docs test
+
+# every test, virtual machines included; prepares the machine first
+test *ARGUMENTS:
+    cargo check-all {{ARGUMENTS}}
+
+# a real VM does the main job while you watch
+demo *ARGUMENTS:
+    cargo demo {{ARGUMENTS}}
+
+# formatting, then clippy crate by crate: together, their features would be unified
+lint:
+    cargo fmt --all --check
+    rustfmt --check --edition 2024 tests/fuzz/src/lib.rs tests/fuzz/fuzz_targets/*.rs
+    for crate in {{crates}}; do cargo clippy --quiet --locked --package "$crate" --all-targets -- -D warnings; done
+
+# documentation of every crate
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --workspace --no-deps --lib
+
+# both dependency policies with the advisories; needs cargo-deny and the network
+deny:
+    cargo deny --workspace check
+    cargo deny --manifest-path guest/Cargo.toml check --config guest/deny.toml
+
+# what the workload has to trust: crates, lines of source, bytes of the binary
+tcb:
+    cargo tree --locked --package inwit-guest --edges normal --target x86_64-unknown-linux-musl --prefix none | sed 's/ (\*)$//' | sort -u
+    cargo test --quiet --locked --package inwit-tests --test tcb
+    cargo guest --quiet --locked
+    stat --printf '%n: %s bytes\n' {{guest}}
+
+# the trusted binary and an archive around it, built twice in different folders: the same bytes
+repro:
+    rm -rf target/repro
+    for copy in target/repro/one target/repro/another/one; do \
+        mkdir -p "$copy"; \
+        git ls-files -z | tar --create --null --files-from - | tar --extract --directory "$copy"; \
+        (cd "$copy"; unset CARGO_TARGET_DIR; cargo guest --quiet --locked; \
+            printf 'dir /dev 0755\nnode /dev/console 0600 c 5 1\nfile /init 0755 {{guest}}\n' > image.manifest; \
+            cargo run --quiet --locked --package inwit-image -- build image.manifest -o image.cpio); \
+    done
+    cd target/repro; sha256sum {one,another/one}/{{guest}} {one,another/one}/image.cpio
+    cmp target/repro/{one,another/one}/{{guest}}
+    cmp target/repro/{one,another/one}/image.cpio
+    cargo test --quiet --locked --package inwit-tests --test image
+
+# run one fuzz target for so many seconds (`just fuzz-list` names them); needs cargo-fuzz and a nightly toolchain
+fuzz TARGET SECONDS="60":
+    cp Cargo.lock tests/fuzz/Cargo.lock
+    mkdir -p tests/fuzz/corpus/{{TARGET}}
+    cd tests/fuzz; cargo +nightly fuzz run --target-dir ../../target/fuzz {{TARGET}} -- -max_total_time={{SECONDS}} -timeout=10 -max_len=65536
+
+# names of the fuzz targets
+fuzz-list:
+    cd tests/fuzz; cargo +nightly fuzz list
+
+# every benchmark; numbers are printed, nothing is judged
+bench *ARGUMENTS:
+    cargo bench --locked --workspace --bench '*' {{ARGUMENTS}}
