@@ -22,7 +22,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -39,7 +39,8 @@ pub struct Site {
     /// The registered agent.
     pub agent: Agent,
     office: Office,
-    service: Service,
+    /// Behind a lock only because it is not `Sync`: several guests may visit at a time.
+    service: Mutex<Service>,
     folder: TempDir,
 }
 
@@ -71,12 +72,12 @@ impl Site {
         office.register("hello", HELLO, &reference, &[SECRET]).unwrap();
         let (service, address) = office.serve().unwrap();
         let machine = SnpMachine::new(&ground.amd_root(), [0x4d; 48]).unwrap();
-        Self { address, machine, agent, office, service, folder }
+        Self { address, machine, agent, office, service: Mutex::new(service), folder }
     }
 
     /// Ends the authority, has its audit chain verified, and reads it.
     pub fn close(self) -> Log {
-        assert_eq!(self.service.stop().unwrap(), Some(0), "the authority ends in order");
+        assert_eq!(self.service.into_inner().unwrap().stop().unwrap(), Some(0), "the authority ends in order");
         self.office.run(&["audit", "verify"]).unwrap();
         let shown = self.office.run(&["audit", "show"]).unwrap();
         let decisions = shown["records"].as_array().unwrap().iter().map(|record| record["decision"].clone());
@@ -248,6 +249,13 @@ impl Visit {
     /// Sends any bytes; an authority that has hung up already is found out when reading.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).and_then(|()| self.stream.flush());
+    }
+
+    /// Says that nothing more comes: close_notify, then the end of the stream.
+    pub fn send_end(&mut self) {
+        self.stream.conn.send_close_notify();
+        let _ = self.stream.flush();
+        let _ = self.stream.sock.shutdown(std::net::Shutdown::Write);
     }
 
     /// Reads one reply.

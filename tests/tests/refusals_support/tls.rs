@@ -3,9 +3,13 @@
 
 use inwit_protocol::primitives::SigningKey;
 use inwit_protocol::tls::guest_channel;
+use ring::rand::SystemRandom;
+use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::sign::{CertifiedKey, Signer, SigningKey as TlsSigningKey};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureAlgorithm, SignatureScheme};
 use std::sync::Arc;
 
 /// A guest's side of the channel that does not ask who is at the other end.
@@ -54,5 +58,128 @@ impl ServerCertVerifier for Anybody {
 
     fn requires_raw_public_keys(&self) -> bool {
         true
+    }
+}
+
+/// What a client has to show for itself, with the key that it can really use.
+pub struct Credential {
+    kind: Kind,
+    /// The certificate list, as it is sent.
+    list: Vec<CertificateDer<'static>>,
+    key: Option<Arc<dyn TlsSigningKey>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Certificate,
+    RawKey,
+}
+
+impl Credential {
+    pub fn none() -> Self {
+        Self { kind: Kind::RawKey, list: Vec::new(), key: None }
+    }
+
+    fn raw(key: Arc<dyn TlsSigningKey>) -> Self {
+        let spki = key.public_key().unwrap().to_vec();
+        Self { kind: Kind::RawKey, list: vec![spki.into()], key: Some(key) }
+    }
+
+    fn generated(algorithm: &'static rcgen::SignatureAlgorithm) -> Arc<dyn TlsSigningKey> {
+        let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+        any_supported_type(&PrivateKeyDer::try_from(key.serialize_der()).unwrap()).unwrap()
+    }
+
+    pub fn p256_raw() -> Self {
+        Self::raw(Self::generated(&rcgen::PKCS_ECDSA_P256_SHA256))
+    }
+
+    pub fn p384_raw() -> Self {
+        Self::raw(Self::generated(&rcgen::PKCS_ECDSA_P384_SHA384))
+    }
+
+    pub fn ed25519_raw() -> Self {
+        Self::raw(Self::generated(&rcgen::PKCS_ED25519))
+    }
+
+    /// From a private key in DER.
+    pub fn rsa_raw(der: &[u8]) -> Self {
+        Self::raw(any_supported_type(&PrivateKeyDer::try_from(der.to_vec()).unwrap()).unwrap())
+    }
+
+    /// A self-signed X.509 certificate.
+    pub fn certificate() -> Self {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let certificate = rcgen::CertificateParams::new(["guest".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let key = any_supported_type(&PrivateKeyDer::try_from(key.serialize_der()).unwrap()).unwrap();
+        Self { kind: Kind::Certificate, list: vec![certificate.der().clone()], key: Some(key) }
+    }
+
+    /// Its own raw key, and another one behind it.
+    pub fn two_raw() -> Self {
+        let mut two = Self::p256_raw();
+        two.list.extend(Self::p256_raw().list);
+        two
+    }
+
+    /// The raw key of `other`, used by one who does not hold it.
+    pub fn stolen_raw(other: &SigningKey) -> Self {
+        let mut stolen = Self::p256_raw();
+        stolen.list = vec![other.public().spki().to_vec().into()];
+        stolen
+    }
+}
+
+/// A client that shows this credential whether or not the server asks for such a one.
+pub fn client(credential: Credential, protocols: &[&[u8]]) -> ClientConfig {
+    let mut config = whoever(Arc::new(SigningKey::generate(&SystemRandom::new()).unwrap()));
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    config.client_auth_cert_resolver = Arc::new(Shown::of(credential));
+    config
+}
+
+#[derive(Debug)]
+struct Shown {
+    kind: Kind,
+    key: Option<Arc<CertifiedKey>>,
+}
+
+impl Shown {
+    fn of(credential: Credential) -> Self {
+        let Credential { kind, list, key } = credential;
+        Self { kind, key: key.map(|key| Arc::new(CertifiedKey::new(list, Arc::new(Insistent(key))))) }
+    }
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.key.clone()
+    }
+
+    fn only_raw_public_keys(&self) -> bool {
+        self.kind == Kind::RawKey
+    }
+
+    fn has_certs(&self) -> bool {
+        self.key.is_some()
+    }
+}
+
+/// Signs with what it has, whatever the server offers.
+#[derive(Debug)]
+struct Insistent(Arc<dyn TlsSigningKey>);
+
+impl TlsSigningKey for Insistent {
+    fn choose_scheme(&self, _: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        use SignatureScheme::*;
+        self.0.choose_scheme(&[ECDSA_NISTP256_SHA256, ECDSA_NISTP384_SHA384, ED25519, RSA_PSS_SHA256])
+    }
+
+    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
+        self.0.public_key()
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        self.0.algorithm()
     }
 }
