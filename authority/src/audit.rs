@@ -40,6 +40,11 @@ pub enum Event {
         /// Its cause, as the guest was told it.
         cause: String,
     },
+    /// So many refusals came too fast to be listed one by one.
+    RefusalsUnlisted {
+        /// How many.
+        count: u64,
+    },
     /// An operator issued a certificate to a service that is not attested.
     Enrolled {
         /// The service's identifier.

@@ -2,11 +2,20 @@
 //! exit 0 good, 1 our own fault or a bad input file, 2 usage, 3 refused.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
 
+mod claims_json;
+mod endorsement_kinds;
+mod endorsement_sources;
+mod evidence;
+mod evidence_file;
+mod imports;
 mod owner;
+mod policy_file;
+mod table;
 
 use crate::audit::hex;
+use crate::decide::{Authority, now};
 use crate::fault::Fault;
-use crate::serve::{Authority, now, serve};
+use crate::serve::serve;
 use crate::state::State;
 use clap::{Parser, Subcommand, ValueEnum};
 use inwit_protocol::identity::TrustDomain;
@@ -75,7 +84,7 @@ enum Act {
     Disk(owner::DiskAct),
     /// Import vendors' roots and collateral.
     #[command(subcommand)]
-    Endorsements(owner::EndorsementsAct),
+    Endorsements(imports::EndorsementsAct),
     /// Issue a certificate to a service that is not attested, on your word; recorded as such.
     Enroll {
         /// The service's identifier, in this trust domain.
@@ -91,6 +100,24 @@ enum Act {
     /// Read and verify the audit log.
     #[command(subcommand)]
     Audit(owner::AuditAct),
+    /// Say whether evidence in a file is authentic, and what it claims. Offline; needs no authority.
+    #[command(after_help = evidence::AUTHENTICATE_HELP)]
+    Authenticate(evidence::Submission),
+    /// Authenticate evidence in a file and judge it by a policy file. Offline; needs no authority, and issues nothing.
+    #[command(after_help = evidence::APPRAISE_HELP)]
+    Appraise {
+        #[command(flatten)]
+        submission: evidence::Submission,
+        /// Policy and Reference Values (TOML).
+        #[arg(long, value_name = "FILE")]
+        policy: PathBuf,
+    },
+}
+
+impl Cli {
+    fn form(&self) -> evidence::Form {
+        if self.json { evidence::Form::Json } else { evidence::Form::Text }
+    }
 }
 
 /// Which roles a process serves.
@@ -106,6 +133,8 @@ enum Done {
     Said(String, serde_json::Value),
     /// A check that failed: exit 3.
     Refused(String, serde_json::Value),
+    /// Words that do not go together: exit 2.
+    Misused(String),
 }
 
 /// Parses the arguments and acts.
@@ -119,6 +148,10 @@ pub fn main() -> ExitCode {
         Ok(Done::Refused(text, json)) => {
             println!("{}", if cli.json { json.to_string() } else { text });
             ExitCode::from(3)
+        }
+        Ok(Done::Misused(words)) => {
+            eprintln!("inwit-authority: {words}\nFor more information, try '--help'.");
+            ExitCode::from(2)
         }
         Err(fault) => {
             eprintln!("inwit-authority: {fault}");
@@ -151,9 +184,11 @@ fn act(cli: &Cli) -> Result<Done, Fault> {
         Act::Workload(act) => owner::workload(&state, act),
         Act::Secret(act) => owner::secret(&state, act),
         Act::Disk(act) => owner::disk(&state, act),
-        Act::Endorsements(act) => owner::endorsements(&state, act),
+        Act::Endorsements(act) => imports::endorsements(&state, act),
         Act::Enroll { identifier, lifetime, output } => owner::enroll(&state, identifier, *lifetime, output),
         Act::Audit(act) => owner::audit(&state, act),
+        Act::Authenticate(submission) => evidence::authenticate(submission, cli.form()),
+        Act::Appraise { submission, policy } => evidence::appraise(submission, policy, cli.form()),
     }
 }
 
@@ -193,7 +228,9 @@ async fn reload_when_told(authority: Arc<Authority>) {
     while hangup.recv().await.is_some() {
         match authority.reload() {
             Ok(workloads) => tracing::info!(workloads, "reloaded"),
-            Err(fault) => tracing::error!(%fault, "not reloaded: everything stays as it was"),
+            Err(fault) => {
+                tracing::error!(%fault, "not reloaded: what was read before stays, less the workloads whose file is gone")
+            }
         }
     }
 }

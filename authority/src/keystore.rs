@@ -3,7 +3,7 @@
 
 use crate::fault::Fault;
 use crate::store::Store;
-use crate::vault::Vault;
+use crate::vault::{Kind, Vault};
 use inwit_protocol::binding::EncodedBinding;
 use inwit_protocol::message::SealedSecret;
 use inwit_protocol::refusal::{Refusal, RefusalCode};
@@ -18,16 +18,18 @@ use std::sync::Arc;
 pub struct KeyStore {
     store: Arc<Store>,
     vault: Vault,
+    /// Who this Key Store is to a Verifier.
+    audience: String,
 }
 
 impl KeyStore {
-    pub(crate) fn new(store: Arc<Store>, vault: Vault) -> Self {
-        Self { store, vault }
+    pub(crate) fn new(store: Arc<Store>, vault: Vault, audience: String) -> Self {
+        Self { store, vault, audience }
     }
 
     /// Stores a new secret.
     pub(crate) fn insert(&self, name: &str, secret: &Secret, now: u64, random: &dyn SecureRandom) -> Result<(), Fault> {
-        let wrapped = self.vault.wrap(name, secret, random)?;
+        let wrapped = self.vault.wrap(Kind::WorkloadSecret, name, secret, random)?;
         self.store.insert_secret(name, &wrapped, now)
     }
 
@@ -42,6 +44,9 @@ impl KeyStore {
     ) -> Result<Vec<SealedSecret>, Refusal> {
         if names.is_empty() {
             return Ok(Vec::new());
+        }
+        if on.audience != self.audience {
+            return Err(Refusal::new(RefusalCode::Internal, "the attestation result is for another audience"));
         }
         if !(on.issued_at..on.expires_at).contains(&now) {
             return Err(Refusal::new(RefusalCode::EndorsementExpired, "the attestation result has expired"));
@@ -65,7 +70,7 @@ impl KeyStore {
             |error: &dyn std::fmt::Display| Refusal::new(RefusalCode::Internal, format_args!("secret {name}: {error}"));
         let wrapped = self.store.secret(name).map_err(|error| internal(&error))?;
         let wrapped = wrapped.ok_or_else(|| internal(&"registered with the workload and not in the store"))?;
-        let secret = self.vault.unwrap(name, &wrapped).map_err(|error| internal(&error))?;
+        let secret = self.vault.unwrap(Kind::WorkloadSecret, name, &wrapped).map_err(|error| internal(&error))?;
         let sealed = seal::seal(&secret, name, to, binding.bytes()).map_err(|error| internal(&error))?;
         Ok(SealedSecret { name: name.to_owned(), sealed })
     }

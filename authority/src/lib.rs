@@ -15,6 +15,7 @@
 pub mod audit;
 pub mod ca;
 pub mod cli;
+pub mod decide;
 pub mod disk;
 pub mod endorsement_files;
 pub mod evidence;

@@ -31,6 +31,10 @@ pub struct SnpFile {
     pub smt: PermissionFile,
     /// Bits demanded of both mitigation vectors.
     pub demanded_mitigations: u64,
+    /// Bits demanded in PLATFORM_INFO, for example 32: the firmware checked for aliased memory at start.
+    pub demanded_platform_info: u64,
+    /// Chains whose revocation cannot be looked up because no list of the root is imported: `allowed` or `forbidden`.
+    pub without_revocation_list: PermissionFile,
     /// Cloud providers whose VLEK is accepted in place of the chip's own key.
     pub providers: Vec<String>,
     /// Lowest patch levels by product: milan, genoa, turin. A product that is not named is refused.
@@ -100,20 +104,20 @@ impl From<PermissionFile> for Permission {
 }
 
 impl PolicyFile {
-    /// What `init` writes: current firmware interfaces, no debug (never configurable), no advisories. The minimum patch
-    /// levels are zero, for they differ by product and month: the operator raises them.
+    /// What `init` writes: current firmware interfaces, no debug (never configurable), no advisories, revocation lists
+    /// demanded. It names no AMD product, so none is accepted: the lowest acceptable patch levels differ by product and
+    /// month, and the operator states them.
     pub fn strict() -> Self {
-        let zero = TcbFile { boot_loader: 0, tee: 0, snp: 0, microcode: 0, fmc: None };
         Self {
             snp: SnpFile {
                 vmpl: 0,
                 minimum_abi: [1, 55],
                 smt: PermissionFile::Allowed,
                 demanded_mitigations: 0,
+                demanded_platform_info: 0,
+                without_revocation_list: PermissionFile::Forbidden,
                 providers: Vec::new(),
-                minimum_tcb: [("milan", zero), ("genoa", zero), ("turin", TcbFile { fmc: Some(0), ..zero })]
-                    .map(|(product, tcb)| (product.to_owned(), tcb))
-                    .into(),
+                minimum_tcb: BTreeMap::new(),
             },
             tdx: TdxFile {
                 accepted_status: vec!["UpToDate".to_owned()],
@@ -148,6 +152,8 @@ impl PolicyFile {
             minimum_abi: (self.snp.minimum_abi[0], self.snp.minimum_abi[1]),
             smt: self.snp.smt.into(),
             demanded_mitigations: self.snp.demanded_mitigations,
+            demanded_platform_info: self.snp.demanded_platform_info,
+            without_revocation_list: self.snp.without_revocation_list.into(),
             providers: self.snp.providers.iter().cloned().collect(),
         };
         let tdx = TdxPolicy {

@@ -17,6 +17,8 @@ const FILE_LIMIT: usize = 1_048_576;
 const MAX_WORKLOADS: usize = 4_096;
 /// Shortest and longest lifetime of a credential, in seconds.
 const LIFETIMES: std::ops::RangeInclusive<u64> = 60..=86_400 * 30;
+/// Most secrets of one workload: as many full-size ones as a reply can hold.
+const MAX_SECRETS: usize = 12;
 
 /// One registered workload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +50,9 @@ impl Workload {
         };
         if !named(&self.name) || !self.secrets.iter().all(|secret| named(secret)) {
             return Err(Fault::of(&self.name, "names are 1 to 64 letters, digits, - and _"));
+        }
+        if self.secrets.len() > MAX_SECRETS {
+            return Err(Fault::of(&self.name, format_args!("at most {MAX_SECRETS} secrets")));
         }
         if !LIFETIMES.contains(&self.lifetime_seconds) {
             return Err(Fault::of(&self.name, "lifetime_seconds is from 60 to 2592000"));
@@ -136,6 +141,22 @@ impl Registry {
     pub fn entry_of(&self, matched: &str) -> Option<&Entry> {
         let (workload, _) = matched.split_once('/')?;
         self.0.iter().find(|entry| entry.workload.name == workload)
+    }
+
+    /// The same registry without the workloads whose file is gone from `folder`.
+    pub(crate) fn without_removed(&self, folder: &Path) -> Self {
+        let there = |entry: &&Entry| folder.join(format!("{}.toml", entry.workload.name)).exists();
+        Self(self.0.iter().filter(there).cloned().collect())
+    }
+
+    /// Withdraws a workload: its file is removed.
+    pub fn remove(folder: &Path, name: &str) -> Result<(), Fault> {
+        let registered = Self::load(folder)?;
+        if !registered.0.iter().any(|entry| entry.workload.name == name) {
+            return Err(Fault::of(name, "no workload of this name is registered"));
+        }
+        let path = folder.join(format!("{name}.toml"));
+        std::fs::remove_file(&path).map_err(|error| Fault::of(path.display(), error))
     }
 
     /// The entries, by name.

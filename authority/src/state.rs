@@ -18,7 +18,7 @@ use crate::files;
 use crate::policy::PolicyFile;
 use crate::registry::Registry;
 use crate::store::Store;
-use crate::vault::Vault;
+use crate::vault::{Kind, Vault};
 use inwit_protocol::identity::TrustDomain;
 use inwit_protocol::primitives::SigningKey;
 use inwit_protocol::secret::Secret;
@@ -97,12 +97,12 @@ impl State {
         let vault = Vault::create(&state.0.join("keys/kek"), &random)?;
         for role in KeyRole::ALL {
             let key = SigningKey::generate_pkcs8(&random).map_err(|error| Fault::of(role.name(), error))?;
-            let wrapped = vault.wrap(role.name(), &Secret::new(key.to_vec()), &random)?;
+            let wrapped = vault.wrap(Kind::AuthorityKey, role.name(), &Secret::new(key.to_vec()), &random)?;
             files::create_private(&state.key_path(role), &wrapped)?;
         }
         let certificate = CredentialAuthority::create_certificate(domain, state.key(&vault, KeyRole::Ca)?, now)?;
         files::create_private(&state.0.join("ca.der"), &certificate)?;
-        Store::open(&state.0.join("store.redb"))?;
+        Store::create(&state.0.join("store.redb"))?;
         let config = AuthorityConfig {
             trust_domain: domain.name().to_owned(),
             result_seconds: 120,
@@ -162,7 +162,7 @@ impl State {
 
     pub(crate) fn key(&self, vault: &Vault, role: KeyRole) -> Result<SigningKey, Fault> {
         let wrapped = files::read(&self.key_path(role), KEY_LIMIT)?;
-        let pkcs8 = vault.unwrap(role.name(), &wrapped)?;
+        let pkcs8 = vault.unwrap(Kind::AuthorityKey, role.name(), &wrapped)?;
         SigningKey::from_pkcs8(pkcs8.expose(), &SystemRandom::new()).map_err(|error| Fault::of(role.name(), error))
     }
 

@@ -3,8 +3,9 @@
 //!
 //! One process at a time: redb locks its file. Only ciphertext enters it.
 
-use crate::audit::{BrokenChain, Event, Head};
+use crate::audit::{BrokenChain, Event, Head, Record};
 use crate::fault::Fault;
+use crate::files;
 use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use std::path::Path;
 
@@ -19,21 +20,34 @@ fn fault(error: impl Into<redb::Error>) -> Fault {
 }
 
 impl Store {
-    /// Opens the store, creating it if it is not there.
+    /// Opens the store. One that is gone is a fault: a fresh one would show an empty audit log as a whole one.
     pub(crate) fn open(path: &Path) -> Result<Self, Fault> {
-        let database = Database::create(path).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => Fault::of(
-                path.display(),
-                "in use by another process: stop `inwit-authority serve` first, or use its state copy",
-            ),
-            other => fault(other),
-        })?;
-        let store = Self(database);
+        Database::open(path).map(Self).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => {
+                Fault::of(path.display(), "in use by another process: stop `inwit-authority serve` first")
+            }
+            other => Fault::of(path.display(), redb::Error::from(other)),
+        })
+    }
+
+    /// Makes an empty store, readable by its owner alone.
+    pub(crate) fn create(path: &Path) -> Result<Self, Fault> {
+        files::create_private(path, &[])?;
+        let store = Self(Database::create(path).map_err(fault)?);
         let transaction = store.begin()?;
         transaction.open_table(SECRETS).map_err(fault)?;
         transaction.open_table(AUDIT).map_err(fault)?;
         transaction.commit().map_err(fault)?;
         Ok(store)
+    }
+
+    /// When the newest record was written, seconds since 1970; 0 for an empty log.
+    pub(crate) fn last_time(&self) -> Result<u64, Fault> {
+        let transaction = self.0.begin_read().map_err(fault)?;
+        let table = transaction.open_table(AUDIT).map_err(fault)?;
+        let newest = table.last().map_err(fault)?;
+        let record = newest.and_then(|(_, bytes)| serde_json::from_slice::<Record>(bytes.value()).ok());
+        Ok(record.map_or(0, |record| record.time))
     }
 
     fn begin(&self) -> Result<WriteTransaction, Fault> {
@@ -109,7 +123,8 @@ mod tests {
     fn a_name_is_taken_once_and_every_change_is_in_the_chain() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store.redb");
-        let store = Store::open(&path).unwrap();
+        assert!(Store::open(&path).is_err(), "a store that is gone is not made anew");
+        let store = Store::create(&path).unwrap();
         store.insert_secret("disk", b"wrapped", 1).unwrap();
         assert!(store.insert_secret("disk", b"other", 2).is_err());
         store.record(Event::Refused { code: "pop-invalid".into(), cause: "x".into() }, 3).unwrap();

@@ -12,6 +12,7 @@ use inwit_protocol::refusal::{Refusal, RefusalCode};
 use inwit_protocol::result::AttestationResult;
 use inwit_protocol::signed::Signed;
 use ring::rand::SecureRandom;
+use std::path::Path;
 
 /// One connection's nonce, not yet spent. Verification consumes it: replay protection is ownership.
 pub struct Outstanding {
@@ -48,6 +49,18 @@ impl Verifier {
         audience: String,
     ) -> Self {
         Self { key, endorsements, registry, policy, result_seconds, audience }
+    }
+
+    /// The same Verifier without the workloads whose file is gone from `folder`. `key` is the same key again.
+    pub(crate) fn without_removed(&self, key: SigningKey, folder: &Path) -> Self {
+        Self {
+            key,
+            endorsements: self.endorsements.clone(),
+            registry: self.registry.without_removed(folder),
+            policy: self.policy.clone(),
+            result_seconds: self.result_seconds,
+            audience: self.audience.clone(),
+        }
     }
 
     /// The registry that it maps with.

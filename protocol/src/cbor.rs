@@ -13,6 +13,8 @@ pub const TEXT: usize = 2_048;
 const MAX_ELEMENTS: usize = 64;
 /// Deepest nesting of any message of ours.
 const MAX_DEPTH: usize = 8;
+/// Most elements of one message, at all depths: twice what the largest of ours holds.
+const MAX_TOTAL: usize = 512;
 
 /// What is wrong with bytes that should have been a message. Names the thing that was being read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,11 +55,48 @@ pub fn encode(value: &Value) -> Vec<u8> {
     out
 }
 
-/// Decodes exactly one deterministically encoded value.
+/// Decodes exactly one deterministically encoded value of the kinds that our messages use.
 pub fn decode(bytes: &[u8], what: &'static str) -> Result<Value, ParseError> {
+    // A value in memory is many times its encoding: what is no message of ours is refused before it is built.
+    if scan(bytes, MAX_DEPTH, &mut MAX_TOTAL.clone()).is_none_or(|rest| !rest.is_empty()) {
+        return Err(ParseError::NotCbor(what));
+    }
     let value: Value =
         ciborium::de::from_reader_with_recursion_limit(bytes, MAX_DEPTH).map_err(|_| ParseError::NotCbor(what))?;
     if encode(&value) == bytes { Ok(value) } else { Err(ParseError::NotDeterministic(what)) }
+}
+
+/// Walks over one item of the kinds that our messages use (unsigned, bytes, text, array, false, true, null; definite
+/// lengths) and gives what follows it. `depth` and `budget` bound the walk.
+fn scan<'a>(bytes: &'a [u8], depth: usize, budget: &mut usize) -> Option<&'a [u8]> {
+    *budget = budget.checked_sub(1)?;
+    let (&head, rest) = bytes.split_first()?;
+    let width = match head & 0x1f {
+        0..=23 => 0,
+        24 => 1,
+        25 => 2,
+        26 => 4,
+        27 => 8,
+        _ => return None,
+    };
+    let (argument, mut rest) = rest.split_at_checked(width)?;
+    let argument = match width {
+        0 => u64::from(head & 0x1f),
+        _ => argument.iter().fold(0, |value, &byte| value << 8 | u64::from(byte)),
+    };
+    match head >> 5 {
+        0 => Some(rest),
+        2 | 3 => rest.get(usize::try_from(argument).ok()?..),
+        4 => {
+            let depth = depth.checked_sub(1)?;
+            for _ in 0..argument {
+                rest = scan(rest, depth, budget)?;
+            }
+            Some(rest)
+        }
+        7 if (20..=22).contains(&argument) && width == 0 => Some(rest),
+        _ => None,
+    }
 }
 
 /// The elements of one array, taken in order; the reader must be emptied.
@@ -160,7 +199,21 @@ mod tests {
 
     #[test]
     fn trailing_bytes_are_refused() {
-        assert_eq!(decode(&[0x01, 0x00], "t").unwrap_err(), ParseError::NotDeterministic("t"));
+        assert_eq!(decode(&[0x01, 0x00], "t").unwrap_err(), ParseError::NotCbor("t"));
+    }
+
+    #[test]
+    fn what_no_message_of_ours_holds_is_refused_before_it_is_built() {
+        let many = [&[0x99, 0x03, 0xe8][..], &[0; 1_000]].concat();
+        for bytes in
+            [&many[..], &[0xa0], &[0xc0, 0x00], &[0x20], &[0xfb, 0, 0, 0, 0, 0, 0, 0, 0], &[0xf7], &[0xf8, 0x14]]
+        {
+            assert_eq!(decode(bytes, "t").unwrap_err(), ParseError::NotCbor("t"), "{bytes:02x?}");
+        }
+        // A length or count of 2^64 - 1 with nothing behind it.
+        for head in [0x5b, 0x7b, 0x9b] {
+            assert!(decode(&[&[head][..], &[0xff; 8]].concat(), "t").is_err());
+        }
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Statement for AttestationResult {
             workload: items.text(SHORT)?,
             identifier: WorkloadIdentifier::parse(&items.text(TEXT)?).map_err(|_| BAD)?,
             platform: Platform::from_text(&items.text(SHORT)?).ok_or(BAD)?,
-            reference_values: items.text(SHORT)?,
+            reference_values: items.text(TEXT)?,
             credential_key: PublicKey::from_spki(&items.bytes(P256_SPKI_LEN)?).map_err(|_| BAD)?,
             encapsulation_key: match items.optional_bytes(ENCAPSULATION_KEY_LEN)? {
                 Some(bytes) => Some(EncapsulationKey::parse(&bytes).map_err(|_| BAD)?),

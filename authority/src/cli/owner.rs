@@ -2,15 +2,14 @@
 
 use super::Done;
 use crate::audit::{Event, hex};
+use crate::decide::now;
 use crate::disk;
-use crate::endorsement_files;
 use crate::fault::Fault;
 use crate::files;
 use crate::keystore::KeyStore;
 use crate::registry::{Registry, Workload};
-use crate::serve::now;
 use crate::state::State;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use inwit_measurements::reference::ReferenceValues;
 use inwit_protocol::identity::WorkloadIdentifier;
 use inwit_protocol::primitives::SigningKey;
@@ -21,6 +20,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// What a running server needs to be told.
+const RELOAD: &str = "; send a running server SIGHUP";
 /// Longest secret, in bytes: it travels in one reply.
 const SECRET_LIMIT: usize = 8_192;
 /// Longest file system image, in bytes.
@@ -30,6 +31,11 @@ const IMAGE_LIMIT: usize = 1 << 33;
 pub(super) enum WorkloadAct {
     /// Add a workload, or replace the one of this name.
     Add(WorkloadAdd),
+    /// Withdraw a workload. A running server grants it nothing more after SIGHUP.
+    Remove {
+        /// Its name.
+        name: String,
+    },
     /// List the registered workloads.
     List,
 }
@@ -86,11 +92,16 @@ pub(super) fn workload(state: &State, act: &WorkloadAct) -> Result<Done, Fault> 
                 .map_err(|refusal| Fault::new(refusal.cause))?;
             Registry::write(&state.workloads(), &workload)?;
             let text = format!(
-                "workload {} registered as {identifier}, {} sets of reference values",
+                "workload {} registered as {identifier}, {} sets of reference values{RELOAD}",
                 add.name,
                 add.references.len()
             );
             Ok(Done::Said(text, json!({"workload": add.name, "identifier": identifier.uri()})))
+        }
+        WorkloadAct::Remove { name } => {
+            Registry::remove(&state.workloads(), name)?;
+            let text = format!("workload {name} withdrawn{RELOAD}");
+            Ok(Done::Said(text, json!({"workload": name, "withdrawn": true})))
         }
         WorkloadAct::List => {
             let registry = state.registry()?;
@@ -136,7 +147,7 @@ pub(super) enum SecretAct {
 }
 
 fn keystore(state: &State) -> Result<KeyStore, Fault> {
-    Ok(KeyStore::new(Arc::new(state.store()?), state.vault()?))
+    Ok(KeyStore::new(Arc::new(state.store()?), state.vault()?, state.trust_domain()?.uri()))
 }
 
 pub(super) fn secret(state: &State, act: &SecretAct) -> Result<Done, Fault> {
@@ -184,69 +195,15 @@ pub(super) fn disk(state: &State, act: &DiskAct) -> Result<Done, Fault> {
     Ok(Done::Said(text, json!({"disk": output, "bytes": bytes.len(), "root_hash": root, "secret": name})))
 }
 
-#[derive(Subcommand)]
-pub(super) enum EndorsementsAct {
-    /// Import files for one platform; they are checked as a whole before they count.
-    Add {
-        /// Platform.
-        #[arg(long, value_enum)]
-        platform: PlatformName,
-        /// For snp the product (milan, genoa, turin); for tdx any name. Not for vtpm.
-        #[arg(long, default_value = "default")]
-        name: String,
-        /// snp: ark.der ask.der [asvk.der] [*.crl]; tdx: root.der collateral.json; vtpm: attestation-keys.
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-    },
-    /// Say what is imported.
-    List,
-}
-
-/// A platform on the command line.
-#[derive(Clone, Copy, ValueEnum)]
-pub(super) enum PlatformName {
-    Snp,
-    Tdx,
-    Vtpm,
-}
-
-pub(super) fn endorsements(state: &State, act: &EndorsementsAct) -> Result<Done, Fault> {
-    if let EndorsementsAct::Add { platform, name, files } = act {
-        let folder = match platform {
-            PlatformName::Snp => state.endorsement_folder().join("snp").join(name),
-            PlatformName::Tdx => state.endorsement_folder().join("tdx").join(name),
-            PlatformName::Vtpm => state.endorsement_folder().join("vtpm"),
-        };
-        import(&folder, files)?;
-    }
-    let loaded = state.endorsements()?;
-    let text = format!(
-        "endorsements: {} SNP roots, {} TDX roots, {} TPM attestation keys",
-        loaded.snp.len(),
-        loaded.tdx.len(),
-        loaded.vtpm.len()
-    );
-    Ok(Done::Said(text, json!({"snp": loaded.snp.len(), "tdx": loaded.tdx.len(), "vtpm": loaded.vtpm.len()})))
-}
-
-/// Copies the files in, and takes them out again if the folder does not load with them.
-fn import(folder: &Path, sources: &[PathBuf]) -> Result<(), Fault> {
-    std::fs::create_dir_all(folder).map_err(|error| Fault::of(folder.display(), error))?;
-    for source in sources {
-        let name = source.file_name().ok_or_else(|| Fault::of(source.display(), "not a file"))?;
-        files::replace(&folder.join(name), &files::read(source, 4_194_304)?)?;
-    }
-    let root = folder.ancestors().find(|path| path.ends_with("endorsements")).unwrap_or(folder);
-    endorsement_files::load(root).map(|_| ()).inspect_err(|_| {
-        for name in sources.iter().filter_map(|source| source.file_name()) {
-            let _ = std::fs::remove_file(folder.join(name)); // the error that matters is the one returned
-        }
-        let _ = std::fs::remove_dir(folder);
-    })
-}
-
 pub(super) fn enroll(state: &State, identifier: &str, lifetime: u64, output: &Path) -> Result<Done, Fault> {
     let identifier = WorkloadIdentifier::parse(identifier).map_err(|error| Fault::of(identifier, error))?;
+    // A Relying Party could not tell the two apart.
+    if state.registry()?.entries().iter().any(|entry| entry.identifier == identifier) {
+        return Err(Fault::of(
+            identifier,
+            "belongs to a registered workload, which gets its credential by attestation",
+        ));
+    }
     let random = SystemRandom::new();
     let (vault, store, time) = (state.vault()?, state.store()?, now()?);
     let ca = state.credential_authority(&vault)?;

@@ -3,7 +3,7 @@
 
 use inwit_protocol::evidence::Platform;
 
-use super::snp::{GuestPolicy, PlatformInfo, Product, SnpTcb};
+use super::snp::{GuestPolicy, PlatformInfo, Product, Revocation, SnpTcb};
 use super::tdx::{TcbStatus, TdAttributes};
 
 /// Claims of one platform.
@@ -58,6 +58,8 @@ pub struct SnpClaims {
     pub version: u32,
     /// EPYC generation, as its root key proves.
     pub product: Product,
+    /// Whether the chain was looked up in the root's revocation lists.
+    pub revocation: Revocation,
     /// Whose key signed.
     pub signer: SnpSigner,
     /// MEASUREMENT, the launch digest.

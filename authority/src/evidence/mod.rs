@@ -23,7 +23,7 @@ pub use appraise::{Appraised, Judged};
 pub use claims::{BootEvent, Claims, FirmwareVersion, PckFlag, SnpClaims, SnpSigner, TdxClaims, VtpmClaims};
 pub use endorsements::{EndorsementError, Endorsements};
 pub use policy::{AppraisalPolicy, Permission, PolicyError, SnpPolicy, TdxPolicy, VtpmPolicy};
-pub use snp::{GuestPolicy, PlatformInfo, Product, SnpRoot, SnpTcb, VekCertificate};
+pub use snp::{GuestPolicy, PlatformInfo, Product, Revocation, SnpRoot, SnpTcb, VekCertificate};
 pub use tdx::{TcbStatus, TdAttributes, TdxRoot};
 
 /// Evidence that was made by hardware which leads to a configured root. Says nothing yet about whether that hardware

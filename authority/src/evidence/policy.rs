@@ -37,6 +37,10 @@ pub struct SnpPolicy {
     pub smt: Permission,
     /// Bits demanded in both mitigation vectors. Where any is demanded, reports below version 5 are refused.
     pub demanded_mitigations: u64,
+    /// Bits demanded in PLATFORM_INFO, for example 0x20: the firmware checked for aliased memory at start.
+    pub demanded_platform_info: u64,
+    /// Chains whose revocation could not be looked up, because no list of the root is imported.
+    pub without_revocation_list: Permission,
     /// CSP_IDs whose VLEK is accepted in place of the chip's own key. Empty: none is.
     pub providers: BTreeSet<String>,
 }

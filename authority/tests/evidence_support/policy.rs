@@ -21,6 +21,8 @@ pub fn snp() -> SnpPolicy {
         minimum_abi: (1, 49),
         smt: Permission::Allowed,
         demanded_mitigations: 0,
+        demanded_platform_info: 0,
+        without_revocation_list: Permission::Allowed,
         providers: BTreeSet::new(),
     }
 }

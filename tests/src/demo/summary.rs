@@ -38,7 +38,7 @@ impl Summary {
         Self {
             platform,
             scene,
-            refusal: outcome.run.refusal(),
+            refusal: outcome.run.refusal_line(),
             identity: identity.filter(|_| seen("credential").is_some()),
             key_released: released,
             disk_opened: seen("disk").is_some(),

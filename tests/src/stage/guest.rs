@@ -70,6 +70,11 @@ impl Run {
         line.split_whitespace().next().map(str::to_owned)
     }
 
+    /// The one refusal line as it was printed, without its time.
+    pub fn refusal_line(&self) -> Option<String> {
+        self.lines.iter().find_map(|(_, line)| line.split_once("REFUSED ").map(|(_, rest)| rest.to_owned()))
+    }
+
     /// Everything that was printed.
     pub fn text(&self) -> String {
         self.lines.iter().map(|(_, line)| format!("{line}\n")).collect()

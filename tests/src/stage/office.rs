@@ -25,8 +25,17 @@ impl Office {
             pin: String::new(),
         };
         let said = office.run(&["init", "--trust-domain", TRUST_DOMAIN])?;
+        office.state_minimum_tcb()?;
         office.pin = said["authority_pin"].as_str().unwrap_or_default().to_owned();
         Ok(office)
+    }
+
+    /// A fresh authority names no AMD product; the operator states what is acceptable of Milan.
+    fn state_minimum_tcb(&self) -> Result<()> {
+        let path = self.state.join("authority.toml");
+        let mut text = std::fs::read_to_string(&path)?;
+        text.push_str("\n[policy.snp.minimum_tcb.milan]\nboot_loader = 1\ntee = 0\nsnp = 1\nmicrocode = 1\n");
+        Ok(std::fs::write(&path, text)?)
     }
 
     /// The pin that guests are built with, hex.

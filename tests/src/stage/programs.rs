@@ -37,15 +37,7 @@ impl Programs {
         progress.note("building inwit-authority and inwit-shim");
         cargo(world, &["build", "--quiet", "--package", "inwit-authority", "--package", "inwit-shim"])?;
         progress.note("building the workload");
-        let hello = world.root().join("hello");
-        let source = world.repository().join("tests/workload/hello.rs");
-        std::fs::create_dir_all(world.root())?;
-        let mut rustc = Command::new("rustc");
-        rustc
-            .args(["--edition", "2024", "-O", "-C", "strip=symbols", "--target", TARGET, "-o"])
-            .arg(&hello)
-            .arg(source);
-        run(rustc.current_dir(world.repository()))?;
+        let hello = compile(world, "hello")?;
         Ok(Self {
             guest: target.join(TARGET).join("guest/inwit-guest"),
             authority: target.join("debug/inwit-authority"),
@@ -53,6 +45,25 @@ impl Programs {
             hello,
         })
     }
+}
+
+/// Compiles one file of `tests/workload` into a static program, unless it is there and newer than its source. In a folder
+/// of its own first: another process may be doing the same.
+pub(super) fn compile(world: &World, name: &str) -> Result<PathBuf> {
+    let program = world.root().join(name);
+    let source = world.repository().join("tests/workload").join(format!("{name}.rs"));
+    let changed = |path: &Path| path.metadata().and_then(|metadata| metadata.modified());
+    if changed(&program).is_ok_and(|built| changed(&source).is_ok_and(|written| written < built)) {
+        return Ok(program);
+    }
+    std::fs::create_dir_all(world.root())?;
+    let folder = tempfile::Builder::new().prefix("compile-").tempdir_in(world.root())?;
+    let built = folder.path().join(name);
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--edition", "2024", "-O", "-C", "strip=symbols", "-C", "panic=abort", "--target", TARGET, "-o"]);
+    run(rustc.arg(&built).arg(&source).current_dir(world.repository()))?;
+    std::fs::rename(&built, &program)?;
+    Ok(program)
 }
 
 fn cargo(world: &World, arguments: &[&str]) -> Result<()> {

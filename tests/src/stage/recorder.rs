@@ -10,7 +10,6 @@ use crate::world::qemu::{Boot, DEFAULT_MEMORY_MIB};
 use crate::world::swtpm::{EkCertificate, Swtpm};
 use inwit_image::Manifest;
 use std::path::Path;
-use std::process::Command;
 
 /// The recorded value; boots once if there is none for this firmware and shape.
 pub fn pcr0(world: &World, firmware: &[u8], folder: &Path) -> Result<[u8; 32]> {
@@ -29,25 +28,7 @@ pub fn pcr0(world: &World, firmware: &[u8], folder: &Path) -> Result<[u8; 32]> {
 
 fn record(world: &World, folder: &Path) -> Result<[u8; 32]> {
     std::fs::create_dir_all(folder)?;
-    let init = folder.join("init");
-    let source = world.repository().join("tests/workload/recorder.rs");
-    let mut rustc = Command::new("rustc");
-    rustc.args([
-        "--edition",
-        "2024",
-        "-O",
-        "-C",
-        "strip=symbols",
-        "-C",
-        "panic=abort",
-        "--target",
-        "x86_64-unknown-linux-musl",
-        "-o",
-    ]);
-    let output = rustc.arg(&init).arg(&source).current_dir(world.repository()).output()?;
-    if !output.status.success() {
-        return Err(StageError::of("recorder", String::from_utf8_lossy(&output.stderr)));
-    }
+    let init = super::programs::compile(world, "recorder")?;
     let manifest = Manifest::new().directory("/dev", 0o755).directory("/sys", 0o755).file_from("/init", 0o755, &init);
     let initrd = folder.join("initrd");
     std::fs::write(&initrd, manifest.build(Path::new("/"))?.bytes())?;

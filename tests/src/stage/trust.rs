@@ -176,7 +176,8 @@ impl Root {
         };
         Ok(match self {
             Self::Amd(root) => {
-                ("snp", "milan", vec![write("ark.der", root.ark_der())?, write("ask.der", root.ask_der())?])
+                let crl = write("ark.crl", &root.crl_der()?)?;
+                ("snp", "milan", vec![write("ark.der", root.ark_der())?, write("ask.der", root.ask_der())?, crl])
             }
             Self::Intel(root) => {
                 let machine = TdxMachine::new(root, [0; 48], [[0; 48]; 4])?;

@@ -93,6 +93,8 @@ mod tests {
             minimum_abi: (0, 0),
             smt: Permission::Allowed,
             demanded_mitigations: 0,
+            demanded_platform_info: 0,
+            without_revocation_list: Permission::Allowed,
             providers: BTreeSet::new(),
         };
         let tdx = TdxPolicy {

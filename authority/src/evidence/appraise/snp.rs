@@ -5,6 +5,7 @@ use inwit_protocol::refusal::{Refusal, RefusalCode};
 
 use crate::evidence::claims::{SnpClaims, SnpSigner};
 use crate::evidence::policy::{Permission, SnpPolicy};
+use crate::evidence::snp::Revocation;
 
 pub(super) fn appraise(claims: &SnpClaims, policy: &SnpPolicy) -> Result<(), Refusal> {
     modes(claims)?;
@@ -35,6 +36,15 @@ fn launch(claims: &SnpClaims, policy: &SnpPolicy) -> Result<(), Refusal> {
     }
     if policy.smt == Permission::Forbidden && (claims.policy.smt_allowed() || claims.platform_info.smt_enabled()) {
         return forbids("policy forbids SMT, and the launch policy or the platform allows it".to_owned());
+    }
+    if policy.without_revocation_list == Permission::Forbidden && claims.revocation == Revocation::NoList {
+        let product = claims.product;
+        let cause = format_args!("no revocation list of {product} is imported, and policy demands one");
+        return Err(Refusal::new(RefusalCode::EndorsementMissing, cause));
+    }
+    let missing = policy.demanded_platform_info & !claims.platform_info.bits();
+    if missing != 0 {
+        return forbids(format!("PLATFORM_INFO lacks demanded bits {missing:#x}"));
     }
     match &claims.signer {
         SnpSigner::Vlek { provider } if !policy.providers.contains(provider) => {

@@ -25,6 +25,15 @@ pub(crate) enum ChainError {
     Untrusted { product: Product, reason: String },
 }
 
+/// Whether revocation was looked at. Where no list was imported it cannot be, and policy decides what that is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// A current list of the root does not name what the chain is made of.
+    Checked,
+    /// No list of the root is imported.
+    NoList,
+}
+
 /// One trusted AMD root: the ARK of one product, with what AMD issued under it.
 #[derive(Clone, Debug)]
 pub struct SnpRoot {
@@ -78,7 +87,7 @@ impl SnpRoot {
 
     /// Verifies that `vek` was issued under this root and is valid `at` this time. `hint` is an intermediate that the
     /// host sent along, used only as a link of the path.
-    pub(super) fn verify(&self, vek: &[u8], hint: Option<&[u8]>, at: u64) -> Result<(), ChainError> {
+    pub(super) fn verify(&self, vek: &[u8], hint: Option<&[u8]>, at: u64) -> Result<Revocation, ChainError> {
         if !self.window.contains(at) {
             return Err(ChainError::Expired);
         }
@@ -105,14 +114,17 @@ impl SnpRoot {
     }
 
     /// Being on any list, however old, revokes; but only a current list shows that nothing was added.
-    fn not_revoked(&self, serial: &[u8], at: u64) -> Result<(), ChainError> {
+    fn not_revoked(&self, serial: &[u8], at: u64) -> Result<Revocation, ChainError> {
         if self.revocations.iter().any(|list| list.lists(serial)) {
             return Err(ChainError::Revoked(self.product));
         }
-        if !self.revocations.is_empty() && !self.revocations.iter().any(|list| list.window.contains(at)) {
+        if self.revocations.is_empty() {
+            return Ok(Revocation::NoList);
+        }
+        if !self.revocations.iter().any(|list| list.window.contains(at)) {
             return Err(ChainError::ListExpired(self.product));
         }
-        Ok(())
+        Ok(Revocation::Checked)
     }
 }
 

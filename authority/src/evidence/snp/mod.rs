@@ -13,7 +13,7 @@ use inwit_protocol::refusal::{Refusal, RefusalCode};
 use ring::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use thiserror::Error;
 
-pub use chain::SnpRoot;
+pub use chain::{Revocation, SnpRoot};
 pub use policy_bits::{GuestPolicy, PlatformInfo};
 pub use tcb::{Product, SnpTcb};
 
@@ -127,8 +127,8 @@ pub(super) fn authenticate(quote: &[u8], table: &[u8], by: &Endorsements, at: u6
     let hinted = hinted.map(|der| (der, Vek::parse(der)));
     for (der, vek) in stored.chain(hinted) {
         let outcome = vek.map_err(SnpError::from).and_then(|vek| {
-            verify_with(&report, quote, &vek, der, table.ask, by, at)?;
-            claims(&report, &vek)
+            let revocation = verify_with(&report, quote, &vek, der, table.ask, by, at)?;
+            claims(&report, &vek, revocation)
         });
         match outcome {
             Ok(claims) => return Ok(Authenticated { report_data: report.report_data, claims }),
@@ -154,7 +154,7 @@ fn verify_with(
     link: Option<&[u8]>,
     by: &Endorsements,
     at: u64,
-) -> Result<(), SnpError> {
+) -> Result<Revocation, SnpError> {
     vek.matches(report)?;
     let mut chain = Err(SnpError::NoRoot(vek.product));
     for root in by.snp.iter().filter(|root| root.product() == vek.product) {
@@ -163,22 +163,26 @@ fn verify_with(
             Err(revoked @ ChainError::Revoked(_)) => return Err(revoked.into()),
             Err(error) if chain.is_err() => chain = Err(error.into()),
             Err(_) => {}
-            Ok(()) => chain = Ok(()),
+            // A root may be configured twice, once with its lists: then they were looked at.
+            Ok(revocation) if chain.as_ref().ok() != Some(&Revocation::Checked) => chain = Ok(revocation),
+            Ok(_) => {}
         }
     }
-    chain?;
+    let revocation = chain?;
     UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, &vek.point)
         .verify(Report::signed(quote), &report.signature)
-        .map_err(|_| SnpError::Signature)
+        .map_err(|_| SnpError::Signature)?;
+    Ok(revocation)
 }
 
-fn claims(report: &Report, vek: &Vek) -> Result<SnpClaims, SnpError> {
+fn claims(report: &Report, vek: &Vek, revocation: Revocation) -> Result<SnpClaims, SnpError> {
     let product = vek.product;
     let tcb = |bytes| SnpTcb::parse(product, bytes).ok_or(SnpError::Mismatch(Mismatch::TcbLayout(product)));
     let firmware = |[build, minor, major]: [u8; 3]| FirmwareVersion { major, minor, build };
     Ok(SnpClaims {
         version: report.version,
         product,
+        revocation,
         signer: match &vek.origin {
             Origin::Chip(_) => SnpSigner::Vcek,
             Origin::Provider(provider) => SnpSigner::Vlek { provider: provider.clone() },

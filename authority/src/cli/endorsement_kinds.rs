@@ -1,0 +1,251 @@
+//! What one file of endorsements holds, told by its content and never by its name: AMD's certificates and revocation
+//! lists, a host's certificate table, Intel's root and collateral, digests of attestation keys. Recognising authenticates
+//! nothing; what is not recognised is an error, because a file passed over in silence could be a revocation.
+
+use crate::endorsement_files::parse_pin;
+use crate::evidence::x509::{self, X509Error};
+use crate::evidence::{Product, VekCertificate};
+use x509_parser::pem::Pem;
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
+
+/// Blocks read of one PEM file.
+const BLOCK_LIMIT: usize = 64;
+/// Bytes of one entry of a certificate table: GUID, offset, length (GHCB specification 56421).
+const TABLE_ENTRY: usize = 24;
+/// Entries read of a certificate table.
+const TABLE_ENTRIES: usize = 16;
+/// First byte of a DER SEQUENCE.
+const SEQUENCE: u8 = 0x30;
+
+/// One endorsement. Certificates and lists in DER.
+pub(super) enum Piece {
+    /// The root certificate of a product.
+    Ark(Product, Vec<u8>),
+    /// ASK or ASVK: what stands between a root and the keys of chips and clouds.
+    Intermediate(Product, Vec<u8>),
+    /// A revocation list in the name of a product's root.
+    List(Product, Vec<u8>),
+    /// The certificate of a VCEK or VLEK.
+    Vek(VekCertificate),
+    /// The certificate table that a host hands out with an extended report.
+    Table(Vec<u8>),
+    /// The root certificate of quotes, by its common name.
+    TdxRoot(String, Vec<u8>),
+    /// QuoteCollateralV3 as JSON.
+    Collateral(Vec<u8>),
+    /// SHA-256 of trusted attestation keys.
+    AttestationKeys(Vec<[u8; 32]>),
+    /// Understood, and without effect: why.
+    Unneeded(&'static str),
+}
+
+/// Everything that a file holds; at least one piece.
+///
+/// # Errors
+/// One line that says why the file is not understood, and what would be.
+pub(super) fn recognise(bytes: &[u8]) -> Result<Vec<Piece>, String> {
+    let text = core::str::from_utf8(bytes).ok();
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err("empty".to_owned());
+    }
+    if bytes.trim_ascii_start().starts_with(b"{") {
+        return Ok(vec![document(bytes)?]);
+    }
+    if let Some(keys) = text.and_then(attestation_keys) {
+        return Ok(vec![Piece::AttestationKeys(keys)]);
+    }
+    if bytes.first() == Some(&SEQUENCE) {
+        return Ok(vec![der(bytes)?]);
+    }
+    let begins = bytes.windows(PEM_BEGIN.len()).filter(|window| *window == PEM_BEGIN).count();
+    if begins > 0 {
+        return pem(bytes, begins);
+    }
+    if is_table(bytes) {
+        return Ok(vec![Piece::Table(bytes.to_vec())]);
+    }
+    Err("no endorsement known here: certificates and revocation lists in DER or PEM, a host's certificate table, \
+         TDX collateral as JSON, or attestation keys as lines of 64 hex digits"
+        .to_owned())
+}
+
+const PEM_BEGIN: &[u8] = b"-----BEGIN ";
+
+fn pem(bytes: &[u8], begins: usize) -> Result<Vec<Piece>, String> {
+    let mut pieces = Vec::new();
+    for block in Pem::iter_from_buffer(bytes).take(BLOCK_LIMIT) {
+        let block = block.map_err(|error| format!("not well-formed PEM: {error}"))?;
+        pieces.push(match block.label.as_str() {
+            "CERTIFICATE" => certificate(&block.contents)?,
+            "X509 CRL" => list(&block.contents)?,
+            label => return Err(format!("holds a {label:?}, where certificates and revocation lists belong")),
+        });
+    }
+    // The reader passes over a block whose first line it does not find at the beginning of a line.
+    if pieces.len() != begins {
+        return Err("not well-formed PEM: a block does not begin on a line of its own, or there are too many".into());
+    }
+    Ok(pieces)
+}
+
+fn der(bytes: &[u8]) -> Result<Piece, String> {
+    match certificate(bytes) {
+        Err(_) if CertificateRevocationList::from_der(bytes).is_ok() => list(bytes),
+        outcome => outcome,
+    }
+}
+
+fn certificate(der: &[u8]) -> Result<Piece, String> {
+    let certificate = x509::certificate(der).map_err(|error| error.to_string())?;
+    let names = (x509::common_name(certificate.subject()), x509::common_name(certificate.issuer()));
+    let (Some(subject), Some(issuer)) = names else {
+        return Err("a certificate without one common name each for subject and issuer".to_owned());
+    };
+    let kind = match subject {
+        "SEV-VCEK" | "SEV-VLEK" => VekCertificate::from_der(der).map(Piece::Vek).map_err(|error| error.to_string())?,
+        root if root.contains("SGX Root CA") => {
+            if certificate.subject().as_raw() != certificate.issuer().as_raw() {
+                return Err(format!("named {root:?} and issued by another: it is no root"));
+            }
+            Piece::TdxRoot(root.to_owned(), der.to_vec())
+        }
+        carried if carried.contains("SGX PCK") || carried.contains("SGX TCB Signing") => {
+            Piece::Unneeded("quote and collateral bring this certificate themselves")
+        }
+        other => amd(other, issuer, der)
+            .ok_or_else(|| format!("a certificate of {other:?} issued by {issuer:?}, which is none known here"))?,
+    };
+    Ok(kind)
+}
+
+/// AMD's own certificates, by their names. Whether the names are deserved is found out when the root is made.
+fn amd(subject: &str, issuer: &str, der: &[u8]) -> Option<Piece> {
+    let root = product(issuer.strip_prefix("ARK-")?)?;
+    let ours = |name: &str| product(name) == Some(root);
+    if subject.strip_prefix("ARK-").is_some_and(ours) {
+        return Some(Piece::Ark(root, der.to_vec()));
+    }
+    let issued = subject.strip_prefix("SEV-VLEK-").or_else(|| subject.strip_prefix("SEV-"))?;
+    ours(issued).then(|| Piece::Intermediate(root, der.to_vec()))
+}
+
+/// The product in AMD's own spelling.
+fn product(name: &str) -> Option<Product> {
+    Product::from_name(name).filter(|product| product.name() == name)
+}
+
+fn list(der: &[u8]) -> Result<Piece, String> {
+    let Ok(([], list)) = CertificateRevocationList::from_der(der) else {
+        return Err(X509Error::List.to_string());
+    };
+    let issuer = x509::common_name(list.issuer()).unwrap_or_default();
+    if issuer.contains("SGX") {
+        return Err("a revocation list of Intel's: it counts inside of a collateral.json".to_owned());
+    }
+    let product = issuer.strip_prefix("ARK-").and_then(product);
+    let product = product.ok_or_else(|| format!("a revocation list by {issuer:?}, which is no root known here"))?;
+    Ok(Piece::List(product, der.to_vec()))
+}
+
+/// Collateral in one document. Intel's service hands it out in parts, some of them in HTTP headers.
+fn document(bytes: &[u8]) -> Result<Piece, String> {
+    let json: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))?;
+    let has = |name: &str| json.get(name).is_some();
+    if has("tcb_info") && has("qe_identity") {
+        return Ok(Piece::Collateral(bytes.to_vec()));
+    }
+    if has("tcbInfo") || has("enclaveIdentity") {
+        return Err("one part of Intel's collateral: put TCB info, QE identity, their signatures and issuer chains, \
+                    and both revocation lists into one collateral.json (QuoteCollateralV3)"
+            .to_owned());
+    }
+    Err("JSON, but no TDX collateral: tcb_info and qe_identity are missing".to_owned())
+}
+
+/// Lines of digests, with empty lines and lines that begin with # between them; `None` when it is another text.
+fn attestation_keys(text: &str) -> Option<Vec<[u8; 32]>> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let keys: Vec<[u8; 32]> = lines.map(parse_pin).collect::<Option<_>>()?;
+    (!keys.is_empty()).then_some(keys)
+}
+
+/// Whether the bytes have the outer form of a certificate table: entries that point into it, then a zero entry. What is
+/// in it is read, strictly, when Evidence is judged.
+fn is_table(bytes: &[u8]) -> bool {
+    let (entries, _) = bytes.as_chunks::<TABLE_ENTRY>();
+    let end = entries.iter().take(TABLE_ENTRIES).position(|entry| *entry == [0; TABLE_ENTRY]);
+    let Some(count @ 1..) = end else { return false };
+    entries.iter().take(count).all(|entry| {
+        let [.., a, b, c, d, e, f, g, h] = *entry;
+        let [offset, length] = [[a, b, c, d], [e, f, g, h]].map(|bytes| usize::try_from(u32::from_le_bytes(bytes)));
+        let (Ok(offset), Ok(length)) = (offset, length) else { return false };
+        offset
+            .checked_add(length)
+            .is_some_and(|end| bytes.get(offset..end).is_some_and(|der| der.first() == Some(&SEQUENCE)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn complaint(bytes: &[u8]) -> String {
+        match recognise(bytes) {
+            Ok(pieces) => panic!("{} pieces", pieces.len()),
+            Err(complaint) => complaint,
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_told_with_what_would_be() {
+        for (bytes, said) in [
+            (&b""[..], "empty"),
+            (b" \n", "empty"),
+            (b"\x30\x03\x02\x01\x01", "not a DER certificate"),
+            (b"hello", "no endorsement known here"),
+            (b"{\"tcbInfo\":{}}", "one part of Intel's collateral"),
+            (b"{\"tcb_info\":\"\"}", "no TDX collateral"),
+            (b"{", "not JSON"),
+            (b"-----BEGIN CERTIFICATE-----\nAAAA", "not well-formed PEM"),
+            (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "PRIVATE KEY"),
+            (b"  -----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "line of its own"),
+        ] {
+            assert!(complaint(bytes).contains(said), "{}", complaint(bytes));
+        }
+    }
+
+    #[test]
+    fn digests_of_keys_are_lines_that_may_begin_as_der_does() {
+        let lines = format!("# the TPM in rack 7\n{}\n\n{}\n", "30".repeat(32), "aB".repeat(32));
+        let keys = match recognise(lines.as_bytes()).unwrap().pop() {
+            Some(Piece::AttestationKeys(keys)) => keys,
+            _ => panic!("another piece"),
+        };
+        assert_eq!(keys, [[0x30; 32], [0xab; 32]]);
+        let one_digit_short = lines.trim_end().strip_suffix('B').unwrap();
+        assert!(complaint(one_digit_short.as_bytes()).contains("64 hex digits"));
+        assert!(complaint(b"# nothing\n").contains("no endorsement"));
+    }
+
+    #[test]
+    fn a_table_points_into_itself_and_ends() {
+        let entry = |offset: u32, length: u32| [&[7; 16][..], &offset.to_le_bytes(), &length.to_le_bytes()].concat();
+        let table = |entry: Vec<u8>| [entry, vec![0; 24], vec![SEQUENCE, 0]].concat();
+        assert!(is_table(&table(entry(48, 2))));
+        assert!(!is_table(&table(entry(48, 3))), "beyond its end");
+        assert!(!is_table(&table(entry(u32::MAX, u32::MAX))));
+        assert!(!is_table(&table(entry(24, 2))), "not at a certificate");
+        assert!(!is_table(&[0; 48]), "without an entry");
+        assert!(!is_table(&entry(0, 1)), "without an end");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), first in 0usize..4) {
+            let start = [&b""[..], b"\x30\x82", b"-----BEGIN CERTIFICATE-----\n", b"{"][first];
+            let _ = recognise(&[start, &bytes].concat());
+        }
+    }
+}
