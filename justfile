@@ -44,17 +44,24 @@ tcb:
 
 # the trusted binary and an archive around it, built twice in different folders: the same bytes
 repro:
-    rm -rf target/repro
-    for copy in target/repro/one target/repro/another/one; do \
-        mkdir -p "$copy"; \
-        git ls-files -z | tar --create --null --files-from - | tar --extract --directory "$copy"; \
-        (cd "$copy"; unset CARGO_TARGET_DIR; cargo guest --quiet --locked; \
-            printf 'dir /dev 0755\nnode /dev/console 0600 c 5 1\nfile /init 0755 {{guest}}\n' > image.manifest; \
-            cargo run --quiet --locked --package inwit-image -- build image.manifest -o image.cpio); \
+    #!/usr/bin/env bash
+    set -euo pipefail
+    unset CARGO_TARGET_DIR
+    # Outside of this folder: cargo would join the configuration of a copy with the one here.
+    folder=$(mktemp --directory)
+    trap 'rm -rf "$folder"' EXIT
+    for copy in "$folder/one" "$folder/another/one"; do
+        mkdir -p "$copy"
+        git ls-files -z | tar --create --null --files-from - | tar --extract --directory "$copy"
+        cd "$copy"
+        cargo guest --quiet --locked
+        printf 'dir /dev 0755\nnode /dev/console 0600 c 5 1\nfile /init 0755 {{guest}}\n' > image.manifest
+        cargo run --quiet --locked --package inwit-image -- build image.manifest --output image.cpio
+        sha256sum {{guest}} image.cpio
+        cd - > /dev/null
     done
-    cd target/repro; sha256sum {one,another/one}/{{guest}} {one,another/one}/image.cpio
-    cmp target/repro/{one,another/one}/{{guest}}
-    cmp target/repro/{one,another/one}/image.cpio
+    cmp "$folder"/{one,another/one}/{{guest}}
+    cmp "$folder"/{one,another/one}/image.cpio
     cargo test --quiet --locked --package inwit-tests --test image
 
 # run one fuzz target for so many seconds (`just fuzz-list` names them); needs cargo-fuzz and a nightly toolchain

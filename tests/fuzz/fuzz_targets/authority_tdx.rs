@@ -1,5 +1,5 @@
 //! A TDX quote with everything beside it hostile too: parts are the time (u64 big-endian), the root, collateral, event
-//! log, quote. The first inputs are real ones, so that changes reach past the chain into the quote verification library.
+//! log, quote. The first inputs are real ones, so that changes reach the quote verification library.
 #![no_main]
 
 use inwit_authority::evidence::{Endorsements, TdxRoot, authenticate};

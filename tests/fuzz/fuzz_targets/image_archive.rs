@@ -1,4 +1,4 @@
-//! An initramfs that somebody else packed, read record by record; and what the reader takes can be joined and read again.
+//! An initramfs that somebody else packed, read record by record; what the reader takes can be joined and read again.
 #![no_main]
 
 use std::path::Path;

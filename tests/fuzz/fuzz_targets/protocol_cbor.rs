@@ -1,4 +1,4 @@
-//! The decoder below every message: one value, one encoding; and the reader of arrays, whichever element it is asked for.
+//! The decoder below every message: one value, one encoding; and the reader of arrays, whatever it is asked for.
 #![no_main]
 
 use inwit_protocol::cbor::{Items, decode, encode};

@@ -1,7 +1,7 @@
 //! What the fuzz targets share: inputs of several parts, and first inputs to start from.
 //!
-//! Nothing here judges a result: a target fails by a panic, an overflow, a sanitizer's report, or by running out of time
-//! or memory. First inputs are made by our own encoders or read from the vectors (`INWIT_VECTORS`, by default
+//! Nothing here judges a result: a target fails by a panic, an overflow, a sanitizer's report, or by running out of
+//! time or memory. First inputs are made by our own encoders or read from the vectors (`INWIT_VECTORS`, by default
 //! `../shared/vectors` beside the repository); none is kept in the repository.
 
 use std::path::{Path, PathBuf};
