@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest wait for the report device: a TDX quote takes a second, and stops for good if the host's service does.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(90);
+pub(crate) const REPORT_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What a mechanism works with.
 pub struct Parts<'a> {

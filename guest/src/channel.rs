@@ -3,10 +3,10 @@
 //! cannot hang a boot.
 
 use crate::config::Address;
-use inwit_protocol::frame;
 use inwit_protocol::primitives::{PublicKey, SigningKey};
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 use inwit_protocol::tls;
+use inwit_protocol::{ALPN, frame};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
 use rustls::pki_types::ServerName;
 use std::io;
@@ -113,6 +113,9 @@ impl Channel {
             .map_err(|_| Refusal::new(RefusalCode::Unreachable, "the TLS handshake timed out"))?
             .map_err(|error| handshake_refusal(&error))?;
         let (_, connection) = stream.get_ref();
+        if connection.alpn_protocol() != Some(ALPN) {
+            return Err(Refusal::new(RefusalCode::Unsupported, "the authority names no version of the protocol"));
+        }
         let nonce = tls::nonce(connection).map_err(|error| tls::refusal_of(&error))?;
         let authority = tls::peer_key(connection)?;
         Ok(Self { stream, nonce, authority })

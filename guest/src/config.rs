@@ -52,6 +52,13 @@ pub struct Outlet {
     pub peer: WorkloadIdentifier,
 }
 
+impl Outlet {
+    /// The environment variable that tells the workload the socket's path.
+    pub fn variable(&self) -> String {
+        format!("INWIT_OUTLET_{}", self.name.to_uppercase().replace('-', "_"))
+    }
+}
+
 /// The configuration, complete.
 #[derive(Clone, Debug)]
 pub struct MeasuredConfig {
@@ -178,10 +185,16 @@ impl Draft {
             "secret-file" => push(&mut self.secret_files, name(value, line)?, "secret-file"),
             "workload" => once(&mut self.workload, command(value, line)?, line),
             "workload-user" => {
-                let id = value.parse().map_err(|_| ConfigError::Value(line, "a user id"))?;
-                once(&mut self.workload_user, id, line)
+                let id = value.parse().ok().filter(|id| *id != 0);
+                once(&mut self.workload_user, id.ok_or(ConfigError::Value(line, "a user id other than root's"))?, line)
             }
-            "outlet" => push(&mut self.outlets, outlet(value, line)?, "outlet"),
+            "outlet" => {
+                let outlet = outlet(value, line)?;
+                if self.outlets.iter().any(|other| other.variable() == outlet.variable()) {
+                    return Err(ConfigError::Doubled(line));
+                }
+                push(&mut self.outlets, outlet, "outlet")
+            }
             "run" => once(&mut self.run, path(value, line)?, line),
             _ => Err(ConfigError::UnknownKey(line)),
         }
@@ -228,7 +241,7 @@ fn push<T>(list: &mut Vec<T>, value: T, key: &'static str) -> Result<(), ConfigE
 fn pin(value: &str, line: usize) -> Result<[u8; 32], ConfigError> {
     let wrong = ConfigError::Value(line, "the 64 hex digits of a SHA-256");
     let mut pin = [0; 32];
-    if value.len() != 64 || !value.is_ascii() {
+    if value.len() != 64 || !value.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(wrong);
     }
     for (byte, digits) in pin.iter_mut().zip(value.as_bytes().chunks(2)) {
@@ -319,6 +332,11 @@ mod tests {
         assert_eq!(with("nonsense"), ConfigError::Line(11));
         assert_eq!(with("tpm = relative"), ConfigError::Value(11, "an absolute path"));
         assert!(matches!(with("authority-pin = 00"), ConfigError::Value(11, _)));
+        assert_eq!(with("outlet = GREETER unix:/x spiffe://demo.example/x"), ConfigError::Doubled(11));
+        let plus = format!("authority-pin = {}", "+1".repeat(32));
+        assert!(matches!(with(&plus), ConfigError::Value(11, _)));
+        let as_root = GOOD.replace("workload-user = 65534", "workload-user = 0");
+        assert!(matches!(MeasuredConfig::parse(as_root.as_bytes()), Err(ConfigError::Value(9, _))));
         for key in ["identifier", "authority-pin", "authority ", "workload ", "workload-user"] {
             let without: String = GOOD.lines().filter(|l| !l.starts_with(key)).map(|l| format!("{l}\n")).collect();
             assert!(matches!(MeasuredConfig::parse(without.as_bytes()), Err(ConfigError::Missing(_))), "{key}");

@@ -5,13 +5,17 @@ use inwit_protocol::refusal::{Refusal, RefusalCode};
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot, set_cad_enabled};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs::File;
 use std::process::ExitCode;
 
 const STRICT: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
 fn mount_one(kind: &str, target: &str, flags: MsFlags) -> Result<(), Refusal> {
-    match mount(Some(kind), target, Some(kind), flags, None::<&str>) {
+    // For sockets and secret files: small, and nobody else's to write to.
+    let options = (kind == "tmpfs").then_some("mode=0755,size=16m");
+    match mount(Some(kind), target, Some(kind), flags, options) {
         Ok(()) | Err(nix::Error::EBUSY) => Ok(()), // devtmpfs may have been mounted by the kernel
         Err(errno) => Err(Refusal::new(RefusalCode::Internal, format_args!("mounting {kind} at {target}: {errno}"))),
     }
@@ -20,6 +24,8 @@ fn mount_one(kind: &str, target: &str, flags: MsFlags) -> Result<(), Refusal> {
 /// The file systems that need no module. The folders are in the image.
 pub(crate) fn mount_early() -> Result<(), Refusal> {
     mount_one("proc", "/proc", STRICT)?;
+    // A break on the serial line is the host's: no dump of registers or memory at its wish.
+    set("kernel/sysrq", "0")?;
     mount_one("sysfs", "/sys", STRICT)?;
     mount_one("devtmpfs", "/dev", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC)?;
     mount_one("tmpfs", "/run", STRICT)?;
@@ -35,6 +41,26 @@ pub(crate) fn mount_late() -> Result<(), Refusal> {
         Err(_) if !std::path::Path::new("/sys/kernel/config").exists() => Ok(()),
         other => other,
     }
+}
+
+/// Sets a kernel parameter; one that this kernel does not have needs no setting.
+fn set(name: &str, value: &str) -> Result<(), Refusal> {
+    match std::fs::write(format!("/proc/sys/{name}"), value) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Refusal::new(RefusalCode::Internal, format_args!("setting {name}: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// After the last module: nothing more gets into the kernel, and its own surface for the workload shrinks.
+pub(crate) fn close_the_kernel() -> Result<(), Refusal> {
+    set("kernel/modules_disabled", "1")?;
+    set("kernel/kexec_load_disabled", "1")?;
+    set("kernel/dmesg_restrict", "1")?;
+    set("kernel/unprivileged_bpf_disabled", "1")?;
+    set("kernel/io_uring_disabled", "2")?;
+    set("user/max_user_namespaces", "0")
 }
 
 /// Loads the configured modules in order.
@@ -62,9 +88,10 @@ pub(crate) fn power_off_on_panic() {
     }));
 }
 
-/// Flushes and powers off. Returns only if the kernel refuses.
+/// Ends every other process and powers off. Returns only if the kernel refuses. There is nothing to flush: no file system
+/// is mounted for writing but those in memory, and a host that stalls a device must not stall this.
 pub(crate) fn power_off() -> ExitCode {
-    nix::unistd::sync();
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL); // none left is as good
     let refused = reboot(RebootMode::RB_POWER_OFF);
     crate::console::line(&format!("inwit: power-off refused: {refused:?}"), ExitCode::FAILURE)
 }

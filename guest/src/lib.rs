@@ -27,8 +27,11 @@ pub mod tpm;
 mod workload;
 
 use acquire::{Acquired, Parts};
+use attester::Attester;
 use config::MeasuredConfig;
 use console::Console;
+use inwit_protocol::binding::Agent;
+use inwit_protocol::evidence::AgentRegister;
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 use std::path::Path;
 use std::process::ExitCode;
@@ -41,7 +44,7 @@ const CONFIG_LIMIT: usize = 65_536;
 
 /// Runs as PID 1. Never returns to the kernel: every way out is a power-off.
 pub fn run_as_init() -> ExitCode {
-    let console = Console::start();
+    let console = Console::of_the_kernel();
     init::power_off_on_panic();
     let outcome = init::mount_early().and_then(|()| run(&console, Path::new(CONFIG_PATH), Mode::Init));
     report(&console, &outcome);
@@ -104,18 +107,18 @@ fn run(console: &Console, path: &Path, mode: Mode) -> Result<Outcome, Refusal> {
     if mode == Mode::Init {
         init::load_modules(&config)?;
         init::mount_late()?;
+        init::close_the_kernel()?;
         console.phase("modules", &format!("{} loaded", config.modules.len()));
     }
     let agent = agent::measure(&config)?;
-    let attester = attester::find(&config)?;
-    console.phase("platform", &attester.describe());
-    let register = attester.extend_agent(&agent)?;
-    console.phase("agent", &format!("executable {} register {register:?}", console::hex(&agent.executable)));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Refusal::new(RefusalCode::Internal, format_args!("runtime: {error}")))?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
+        let (attester, register) = measured_platform(&config, &agent).await?;
+        console.phase("platform", &attester.describe());
+        console.phase("agent", &format!("executable {} register {register:?}", console::hex(&agent.executable)));
         let parts = Parts { attester, agent, register, config: &config, console };
         let Acquired { credential, secrets } = acquire::c_background_check(parts).await?;
         disk::open_configured(&config, &secrets, console)?;
@@ -123,5 +126,22 @@ fn run(console: &Console, path: &Path, mode: Mode) -> Result<Outcome, Refusal> {
         let ended = workload::run(&config, secrets, outlets, console).await;
         drop(credential);
         ended
-    })
+    });
+    // A device that never answers holds a thread; the end does not wait for it.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Finds the platform and has the agent measured into its register, in bounded time.
+async fn measured_platform(config: &MeasuredConfig, agent: &Agent) -> Result<(Attester, AgentRegister), Refusal> {
+    let (config, agent) = (config.clone(), agent.clone());
+    let found = tokio::task::spawn_blocking(move || {
+        let attester = attester::find(&config)?;
+        let register = attester.extend_agent(&agent)?;
+        Ok((attester, register))
+    });
+    let found = tokio::time::timeout(acquire::REPORT_TIMEOUT, found).await;
+    let found =
+        found.map_err(|_| Refusal::new(RefusalCode::AttesterFailed, "the platform's device does not answer"))?;
+    found.map_err(|error| Refusal::new(RefusalCode::Internal, error))?
 }

@@ -26,8 +26,8 @@ const CONNECTIONS: usize = 64;
 
 /// An outlet that listens; its task ends with the runtime.
 pub(crate) struct Open {
-    /// Name, as the workload's environment has it.
-    pub(crate) name: String,
+    /// The environment variable that names it to the workload.
+    pub(crate) variable: String,
     /// Socket path.
     pub(crate) path: PathBuf,
 }
@@ -63,7 +63,7 @@ fn open(outlet: &Outlet, config: &MeasuredConfig, credential: &BoundCredential) 
     }
     let allowed = if Uid::effective().is_root() { config.workload_user } else { Uid::effective().as_raw() };
     tokio::spawn(serve(listener, outlet.clone(), Arc::new(client), allowed));
-    Ok(Open { name: outlet.name.clone(), path })
+    Ok(Open { variable: outlet.variable(), path })
 }
 
 async fn serve(listener: UnixListener, outlet: Outlet, client: Arc<ClientConfig>, allowed: u32) {
@@ -81,8 +81,7 @@ async fn serve(listener: UnixListener, outlet: Outlet, client: Arc<ClientConfig>
         let (outlet, client) = (outlet.clone(), Arc::clone(&client));
         tokio::spawn(async move {
             if let Err(error) = relay(local, &outlet, client).await {
-                let text = format!("inwit: outlet {} closed: {}", outlet.name, describe(&error));
-                crate::console::line(&text, std::process::ExitCode::SUCCESS);
+                crate::console::say(&format!("inwit: outlet {} closed: {}", outlet.name, describe(&error)));
             }
             drop(slot);
         });
@@ -104,5 +103,12 @@ async fn relay(mut local: UnixStream, outlet: &Outlet, client: Arc<ClientConfig>
         TlsConnector::from(client).connect(name, relayed).await
     };
     let mut peer = tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    tokio::io::copy_bidirectional(&mut local, &mut peer).await.map(|_| ())
+    let carried = tokio::io::copy_bidirectional(&mut local, &mut peer).await.map(|_| ());
+    if carried.is_err() {
+        // A stream that the host cut must not look like one that the peer ended: the workload's end stays open and silent
+        // until the workload lets go of it.
+        crate::console::say(&format!("inwit: outlet {}: the peer's stream was cut", outlet.name));
+        tokio::io::copy(&mut local, &mut tokio::io::sink()).await?;
+    }
+    carried
 }

@@ -1,12 +1,16 @@
-//! The one file with `unsafe`: the allocator that wipes, and device-mapper ioctls, for which no safe wrapper exists
-//! without a C library. It parses nothing that the host wrote.
-#![allow(unsafe_code, reason = "GlobalAlloc and ioctl(2) have no safe form")]
+//! The one file with `unsafe`: the allocator that wipes, device-mapper ioctls, for which no safe wrapper exists without a
+//! C library, and two calls about children. It parses nothing that the host wrote.
+#![allow(unsafe_code, reason = "GlobalAlloc, ioctl(2), pre_exec and raw waitpid(2) have no safe form")]
 #![allow(clippy::as_conversions, reason = "pointer casts to and from the kernel's structures")]
 
+use nix::libc;
 use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use zeroize::Zeroize;
 
 /// The system allocator, except that memory is overwritten with zeros before it is given back.
@@ -38,6 +42,29 @@ pub(crate) fn set_not_dumpable() -> nix::Result<()> {
 /// No exec from here on can gain privileges; children inherit it.
 pub(crate) fn set_no_new_privileges() -> nix::Result<()> {
     prctl::set_no_new_privs()
+}
+
+/// The child is killed when the agent's thread ends, however it ends.
+pub(crate) fn die_with_the_agent(command: &mut Command) {
+    // SAFETY: between fork and exec only prctl(2) is called, which allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
+    }
+}
+
+/// Reaps one child that ended: its pid and raw wait status. `None` when none is left to reap. nix's waitpid cannot say how
+/// a child ended that was killed by a real-time signal, and loses it.
+pub(crate) fn reap_one() -> Option<(i32, i32)> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the status is a valid place for an int.
+        match unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } {
+            pid if pid > 0 => return Some((pid, status)),
+            0 => return None,
+            _ if nix::Error::last() == nix::Error::EINTR => {}
+            _ => return None, // ECHILD: no children
+        }
+    }
 }
 
 /// `struct dm_ioctl` of the kernel's user interface, version 4.0.0: 312 bytes.

@@ -20,6 +20,9 @@ impl Folder {
         folder.write("kernel", b"kernel");
         folder.write("agent", b"agent");
         folder.write("config", b"config");
+        // Stands for an archive: contents lie at multiples of four bytes.
+        folder.write("initrd", b"head....agent...config..tail");
+        folder.write("foreign", b"head....agent...another.tail");
         folder
     }
 
@@ -93,7 +96,7 @@ fn refuse(folder: &Path, arguments: &str, code: i32) -> String {
 #[test]
 fn text_json_and_reference_values_agree() {
     let folder = Folder::new("agree");
-    let snp = "snp --ovmf OVMF.fd --kernel kernel --append quiet --vcpus 4 --vcpu-type EPYC-Milan";
+    let snp = "snp --ovmf OVMF.fd --kernel kernel --initrd initrd --append quiet --vcpus 4 --vcpu-type EPYC-Milan";
     let text = succeed(&folder.0, snp);
     let digest = text.trim().strip_prefix("launch_digest ").unwrap();
     let json: serde_json::Value = serde_json::from_str(&succeed(&folder.0, &format!("{snp} --json"))).unwrap();
@@ -127,8 +130,22 @@ fn unfit_inputs_are_refused_with_their_cause() {
     let digest = sha256(b"pei");
     let vtpm = format!("vtpm --ovmf OVMF.fd --kernel kernel --memory 512 --pei-digest {digest}");
     assert!(refuse(&folder.0, &vtpm, 3).contains("not a PE image"));
-    let control = "snp --ovmf OVMF.fd --agent agent --config config --name a\u{7}b";
+    let control = "snp --ovmf OVMF.fd --kernel kernel --initrd initrd --agent agent --config config --name a\u{7}b";
     assert!(refuse(&folder.0, control, 3).contains("no control characters"));
+}
+
+/// Reference Values whose measurement does not hold the agent would let a host's own image name it.
+#[test]
+fn an_agent_that_is_not_measured_is_not_named() {
+    let folder = Folder::new("unmeasured");
+    let named = "--agent agent --config config --name payments";
+    for without in
+        ["snp --ovmf OVMF.fd", "snp --ovmf OVMF.fd --kernel kernel", "tdx --ovmf OVMF.fd --kernel kernel --memory 512"]
+    {
+        assert!(refuse(&folder.0, &format!("{without} {named}"), 3).contains("--initrd"), "{without}");
+    }
+    let foreign = format!("snp --ovmf OVMF.fd --kernel kernel --initrd foreign {named}");
+    assert!(refuse(&folder.0, &foreign, 3).contains("config"));
 }
 
 #[test]

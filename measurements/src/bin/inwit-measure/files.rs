@@ -26,6 +26,15 @@ pub(crate) enum Failure {
     Refused(String),
     #[error("give --pei-digest or --machine-log")]
     MissingPei,
+    #[error(
+        "Reference Values name the agent, and what is measured here holds none: give --kernel and --initrd, or leave --agent out"
+    )]
+    AgentUnmeasured,
+    #[error(
+        "{0:?} is not inside the initrd as a plain file: whoever boots this initrd would not be held to it (is the initrd \
+         compressed, or built from another file?)"
+    )]
+    NotInside(PathBuf),
     #[error("a TDX Reference Values file needs RTMR0: give the event log of a trusted boot with --machine-log")]
     MissingRtmr0,
 }

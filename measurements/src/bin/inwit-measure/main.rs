@@ -9,7 +9,7 @@ mod report;
 use std::io::Write;
 use std::process::ExitCode;
 
-use arguments::{Arguments, Command, SnpArguments, TdxArguments, VtpmArguments};
+use arguments::{Arguments, Command, OutputArguments, SnpArguments, TdxArguments, VtpmArguments};
 use clap::Parser;
 use files::{Failure, read};
 use inwit_measurements::Digest;
@@ -27,11 +27,12 @@ const AGENT_PCR: u8 = 15;
 
 fn main() -> ExitCode {
     let Arguments { command, output } = Arguments::parse();
-    let values = match &command {
+    let held = agent_is_measured(&command, &output);
+    let values = held.and_then(|()| match &command {
         Command::Snp(snp) => measure_snp(snp),
         Command::Tdx(tdx) => measure_tdx(tdx),
         Command::Vtpm(vtpm) => measure_vtpm(vtpm),
-    };
+    });
     let text = match values.and_then(|values| report::render(&values, &output)) {
         Ok(text) => text,
         Err(failure) => {
@@ -43,6 +44,33 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(1),
     }
+}
+
+/// Reference Values that name an agent whose bytes are not in what is measured would let any image speak for it: the host
+/// could boot its own, and have it name the registered agent.
+fn agent_is_measured(command: &Command, output: &OutputArguments) -> Result<(), Failure> {
+    let Some(agent) = &output.agent else { return Ok(()) };
+    let initrd = match command {
+        Command::Snp(snp) => snp.initrd.as_ref(),
+        Command::Tdx(tdx) => tdx.boot.initrd.as_ref(),
+        Command::Vtpm(vtpm) => vtpm.boot.initrd.as_ref(),
+    };
+    let initrd = read(initrd.ok_or(Failure::AgentUnmeasured)?)?;
+    for file in [Some(agent), output.config.as_ref()].into_iter().flatten() {
+        if !holds(&initrd, &read(file)?) {
+            return Err(Failure::NotInside(file.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the archive holds these contents in one piece. Files of a newc archive start at multiples of four bytes.
+fn holds(archive: &[u8], contents: &[u8]) -> bool {
+    !contents.is_empty()
+        && archive.chunks(4).enumerate().any(|(word, start)| {
+            contents.starts_with(start.get(..contents.len().min(4)).unwrap_or(start))
+                && archive.get(word * 4..).is_some_and(|rest| rest.starts_with(contents))
+        })
 }
 
 fn measure_snp(arguments: &SnpArguments) -> Result<Values, Failure> {
