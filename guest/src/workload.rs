@@ -62,15 +62,15 @@ pub(crate) async fn run(
                     return Ok(outcome);
                 }
             }
-            _ = terminate.recv() => return stop(pid, &mut children).await,
-            _ = interrupt.recv() => return stop(pid, &mut children).await,
+            _ = terminate.recv() => return stop(pid, &mut children, GRACE).await,
+            _ = interrupt.recv() => return stop(pid, &mut children, GRACE).await,
         }
     }
 }
 
 /// Asks the workload to end, and ends it if it does not. Other children's ends do not distract from the deadline.
-async fn stop(pid: Pid, children: &mut Stream) -> Result<Outcome, Refusal> {
-    for (how, limit) in [(Signal::SIGTERM, GRACE), (Signal::SIGKILL, KILL)] {
+async fn stop(pid: Pid, children: &mut Stream, grace: Duration) -> Result<Outcome, Refusal> {
+    for (how, limit) in [(Signal::SIGTERM, grace), (Signal::SIGKILL, KILL)] {
         let _ = kill(pid, how); // gone already: the reaping that follows sees it
         let deadline = Instant::now().checked_add(limit).unwrap_or_else(Instant::now);
         loop {
@@ -156,5 +156,45 @@ impl Drop for SecretFiles {
         for file in &self.0 {
             let _ = std::fs::remove_file(file); // gone is as good
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Pid {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Pid::from_raw(command.spawn().unwrap().id() as i32)
+    }
+
+    async fn ended(pid: Pid, children: &mut Stream) -> Outcome {
+        loop {
+            if let Some(outcome) = reap(pid) {
+                return outcome;
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(50), children.recv()).await;
+        }
+    }
+
+    /// One test, for reaping takes every child of the process.
+    #[tokio::test]
+    async fn a_workload_can_neither_hide_its_end_nor_put_it_off() {
+        let mut children = signal(SignalKind::child()).unwrap();
+        // A real-time signal is one that nix cannot name; an orphan's end comes in the same batch.
+        let pid = shell("(sleep 0.01 &) ; kill -40 $$");
+        assert!(matches!(ended(pid, &mut children).await, Outcome::Failed(how) if how.contains("signal 40")));
+        let pid = shell("exit 7");
+        assert!(matches!(ended(pid, &mut children).await, Outcome::Failed(how) if how.contains("code 7")));
+        let pid = shell("true");
+        assert!(matches!(ended(pid, &mut children).await, Outcome::Ended));
+        // Deaf to SIGTERM, with children that end all the time to distract from the deadline.
+        let pid = shell("trap '' TERM; while :; do (true &) ; sleep 0.01; done");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let started = std::time::Instant::now();
+        assert!(matches!(stop(pid, &mut children, Duration::from_millis(300)).await, Ok(Outcome::ToldToStop)));
+        assert!(started.elapsed() >= Duration::from_millis(290), "it was given its grace");
+        assert_eq!(kill(pid, None), Err(nix::Error::ESRCH));
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! It does not decide who may talk to whom: the caller compares the whole identifier (MT-10, MT-12).
 
+use crate::extensions;
 use crate::identity::{TrustDomain, WorkloadIdentifier};
 use crate::primitives::PublicKey;
 use crate::refusal::{Refusal, RefusalCode};
@@ -90,7 +91,7 @@ pub fn verify(chain: &[&[u8]], bundle: &TrustBundle, role: Role, now: u64) -> Re
     }
     let leaf_der = CertificateDer::from(*leaf);
     let leaf = EndEntityCert::try_from(&leaf_der).map_err(|_| invalid("the certificate does not parse"))?;
-    let identifier = only_identifier(&leaf)?;
+    let identifier = only_identifier(&leaf_der)?;
     if identifier.trust_domain() != bundle.domain() {
         let cause = format!("{identifier} is not in trust domain {}", bundle.domain());
         return Err(Refusal::new(RefusalCode::TrustDomainMismatch, cause));
@@ -107,13 +108,13 @@ pub fn verify(chain: &[&[u8]], bundle: &TrustBundle, role: Role, now: u64) -> Re
     Ok(WorkloadCertificate { identifier, spki: leaf.subject_public_key_info().as_ref().to_vec() })
 }
 
-/// Exactly one URI SAN, and it is a Workload Identifier (WC-1, WC-3, SV-1, SV-2).
-fn only_identifier(leaf: &EndEntityCert<'_>) -> Result<WorkloadIdentifier, Refusal> {
+/// Exactly one URI SAN, and it is a Workload Identifier (WC-1, WC-3, SV-1, SV-2); a key that signs data and nothing else (SV-4).
+fn only_identifier(leaf: &[u8]) -> Result<WorkloadIdentifier, Refusal> {
     let invalid = |cause: String| Refusal::new(RefusalCode::CertificateInvalid, cause);
-    let mut uris = leaf.valid_uri_names();
-    let uri = uris.next().ok_or_else(|| invalid("the certificate has no URI subject alternative name".into()))?;
-    if uris.next().is_some() {
-        return Err(invalid("the certificate has more than one URI subject alternative name".into()));
+    let uri = extensions::only_uri(leaf)
+        .ok_or_else(|| invalid("the certificate does not have exactly one readable URI name".into()))?;
+    if !extensions::signs_data_only(leaf) {
+        return Err(invalid("the certificate's key usage is not for signing data alone".into()));
     }
     WorkloadIdentifier::parse(uri).map_err(|error| invalid(error.to_string()))
 }

@@ -17,6 +17,7 @@ pub mod cbor;
 pub mod certificate;
 pub mod disk;
 pub mod evidence;
+mod extensions;
 pub mod frame;
 pub mod identity;
 pub mod message;

@@ -6,8 +6,8 @@ use inwit_relying_party::{
     AcceptedPeers, Own, Refusal, RefusalCode, RelyingParty, TrustBundle, TrustDomain, WallClock, WorkloadIdentifier,
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose as Usage, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose as Usage, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use ring::rand::SystemRandom;
 use std::sync::Arc;
@@ -23,6 +23,9 @@ struct Domain {
 struct Leaf<'a> {
     uris: Vec<&'a str>,
     usages: Vec<Usage>,
+    key_usages: Vec<KeyUsagePurpose>,
+    /// Raw GeneralNames beside the URIs, which the library would not write.
+    odd_names: Option<Vec<u8>>,
     /// Days from now: not before, not after.
     days: (i64, i64),
 }
@@ -32,6 +35,8 @@ impl Default for Leaf<'_> {
         Self {
             uris: vec!["spiffe://demo.example/hello"],
             usages: vec![Usage::ClientAuth, Usage::ServerAuth],
+            key_usages: vec![KeyUsagePurpose::DigitalSignature],
+            odd_names: None,
             days: (-1, 1),
         }
     }
@@ -54,6 +59,14 @@ impl Domain {
         let mut params = CertificateParams::default();
         params.subject_alt_names = leaf.uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
         params.extended_key_usages.clone_from(&leaf.usages);
+        params.key_usages.clone_from(&leaf.key_usages);
+        if let Some(odd) = &leaf.odd_names {
+            // GeneralNames with the good URI first; all lengths here are below 128.
+            let uri = [&[0x86, HELLO.len() as u8], HELLO.as_bytes()].concat();
+            let names = [&[0x30, (uri.len() + odd.len()) as u8][..], &uri, odd].concat();
+            params.subject_alt_names.clear();
+            params.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 17], names)];
+        }
         let now = time::OffsetDateTime::now_utc();
         params.not_before = now + time::Duration::days(leaf.days.0);
         params.not_after = now + time::Duration::days(leaf.days.1);
@@ -104,9 +117,18 @@ async fn a_good_peer_is_accepted_and_named() {
     assert_eq!(knock(&domain, domain.issue(&Leaf::default())).await.unwrap(), HELLO);
 }
 
+/// Other kinds of names may stand beside the URI (WC-2).
+#[tokio::test]
+async fn a_dns_name_beside_the_identifier_is_no_second_identity() {
+    let domain = Domain::new("demo.example");
+    let leaf = Leaf { odd_names: Some(vec![0x82, 3, b'a', b'.', b'b']), ..Leaf::default() };
+    assert_eq!(knock(&domain, domain.issue(&leaf)).await.unwrap(), HELLO);
+}
+
 #[tokio::test]
 async fn each_broken_rule_has_its_code() {
     let domain = Domain::new("demo.example");
+    let signing_certificates = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
     let broken = [
         (Leaf { uris: vec!["spiffe://demo.example/other"], ..Leaf::default() }, RefusalCode::IdentityMismatch),
         (Leaf { uris: vec!["spiffe://other.example/hello"], ..Leaf::default() }, RefusalCode::TrustDomainMismatch),
@@ -117,6 +139,11 @@ async fn each_broken_rule_has_its_code() {
         (Leaf { uris: vec![], ..Leaf::default() }, RefusalCode::CertificateInvalid),
         (Leaf { uris: vec!["https://demo.example/hello"], ..Leaf::default() }, RefusalCode::CertificateInvalid),
         (Leaf { usages: vec![Usage::ServerAuth], ..Leaf::default() }, RefusalCode::CertificateInvalid),
+        (Leaf { key_usages: vec![], ..Leaf::default() }, RefusalCode::CertificateInvalid),
+        (Leaf { key_usages: vec![KeyUsagePurpose::KeyAgreement], ..Leaf::default() }, RefusalCode::CertificateInvalid),
+        (Leaf { key_usages: signing_certificates, ..Leaf::default() }, RefusalCode::CertificateInvalid),
+        (Leaf { odd_names: Some(vec![0x86, 2, 0xff, 0xfe]), ..Leaf::default() }, RefusalCode::CertificateInvalid),
+        (Leaf { odd_names: Some(vec![0x86, 9, b'x']), ..Leaf::default() }, RefusalCode::CertificateInvalid),
         (Leaf { days: (-2, -1), ..Leaf::default() }, RefusalCode::EndorsementExpired),
         (Leaf { days: (1, 2), ..Leaf::default() }, RefusalCode::EndorsementExpired),
     ];
