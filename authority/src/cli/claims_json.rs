@@ -4,8 +4,8 @@
 
 use super::table::{Cell, Rows, bits, row};
 use crate::evidence::{
-    Claims, FirmwareVersion, GuestPolicy, PckFlag, PlatformInfo, SnpClaims, SnpSigner, SnpTcb, TdAttributes, TdxClaims,
-    VtpmClaims,
+    Claims, FirmwareVersion, GuestPolicy, PckFlag, PlatformInfo, Revocation, SnpClaims, SnpSigner, SnpTcb,
+    TdAttributes, TdxClaims, VtpmClaims,
 };
 
 /// The table of one platform's claims.
@@ -22,6 +22,10 @@ fn snp(claims: &SnpClaims) -> Rows {
         SnpSigner::Vcek => ("vcek", None),
         SnpSigner::Vlek { provider } => ("vlek", Some(provider.as_str())),
     };
+    let revocation = match claims.revocation {
+        Revocation::Checked => "checked",
+        Revocation::NoList => "no-list",
+    };
     // The report writes "asked for by the host" as a level that does not exist.
     let vmpl = (claims.vmpl != u32::MAX).then_some(claims.vmpl);
     let mitigations = |(launch, current)| vec![row("launch", bits(launch)), row("current", bits(current))];
@@ -34,6 +38,7 @@ fn snp(claims: &SnpClaims) -> Rows {
         row("requested_by_host", vmpl.is_none()),
         row("signing_key", key),
         row("csp_id", provider),
+        row("revocation", revocation),
         row("chip_id", &claims.chip_id),
         row("reported_tcb", tcb(&claims.reported_tcb)),
         row("committed_tcb", tcb(&claims.committed_tcb)),

@@ -9,6 +9,7 @@ use crate::fault::Fault;
 use crate::files;
 use inwit_protocol::evidence::Platform;
 use inwit_protocol::primitives::sha256;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -96,23 +97,24 @@ fn list(paths: &[PathBuf], elsewhere: &[&Path], set_aside: &mut Vec<(PathBuf, St
     let mut seen = files.len();
     while let Some((folder, depth)) = folders.pop() {
         let listing = fs::read_dir(&folder).map_err(|error| Fault::of(folder.display(), error))?;
-        let mut entries = listing.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>();
-        let entries = entries.as_mut().map_err(|error| Fault::of(folder.display(), &*error))?;
-        entries.sort();
-        for path in entries.drain(..) {
+        let entries = listing.take(COUNT_LIMIT.saturating_add(1)).map(|entry| entry.map(|entry| entry.path()));
+        let entries: Result<BTreeSet<PathBuf>, _> = entries.collect();
+        let mut below = Vec::new();
+        for path in entries.map_err(|error| Fault::of(folder.display(), error))? {
             seen = seen.saturating_add(1);
             if seen > COUNT_LIMIT || depth > DEPTH_LIMIT {
                 let cause = format!("more than {COUNT_LIMIT} files, or folders deeper than {DEPTH_LIMIT}");
                 return Err(Fault::of(folder.display(), format_args!("{cause}: name the endorsements themselves")));
             }
             let named = fs::canonicalize(&path).is_ok_and(|whole| elsewhere.contains(&whole));
-            let named = named.then_some("it has another part on the command line");
+            let named = named.then_some("named on the command line as something else");
             match named.or_else(|| reason_to_skip(&path)) {
                 Some(reason) => set_aside.push((path, reason.to_owned())),
-                None if metadata(&path)?.is_dir() => folders.push((path, depth.saturating_add(1))),
+                None if metadata(&path)?.is_dir() => below.push((path, depth.saturating_add(1))),
                 None => files.push(path),
             }
         }
+        folders.extend(below.into_iter().rev());
     }
     Ok(files)
 }

@@ -146,32 +146,21 @@ fn moment(text: &str) -> Result<u64, String> {
 
 /// `authenticate`.
 pub(super) fn authenticate(submission: &Submission, form: Form) -> Result<Done, Fault> {
-    ended(judged(submission, None, form))
+    judged(submission, None, form)
 }
 
 /// `appraise`.
 pub(super) fn appraise(submission: &Submission, policy: &Path, form: Form) -> Result<Done, Fault> {
-    let read = policy_file::read(policy)?;
-    ended(judged(submission, Some((policy, &read)), form))
+    judged(submission, Some(policy), form)
 }
 
-fn ended(outcome: Result<Done, Stop>) -> Result<Done, Fault> {
-    match outcome {
-        Ok(done) => Ok(done),
-        Err(Stop::Fault(fault)) => Err(fault),
-        Err(Stop::Misused(words)) => Ok(Done::Misused(words)),
-        Err(Stop::Refused(refusal)) => {
-            Ok(Done::Refused(format!("verdict: refused: {refusal}"), json(&refused(&refusal))))
-        }
+fn judged(submission: &Submission, policy: Option<&Path>, form: Form) -> Result<Done, Fault> {
+    if let Some(words) = submission.incoherence() {
+        return Ok(Done::Misused(words));
     }
-}
-
-fn judged(submission: &Submission, policy: Option<(&Path, &AppraisalPolicy)>, form: Form) -> Result<Done, Stop> {
-    let platform = submission.platform;
-    submission.coherent()?;
-    let log = submission.event_log.as_deref();
-    let elsewhere = [Some(submission.evidence.as_path()), log, policy.map(|(path, _)| path)];
-    let elsewhere: Vec<&Path> = elsewhere.into_iter().flatten().collect();
+    let (platform, log) = (submission.platform, submission.event_log.as_deref());
+    let elsewhere: Vec<&Path> = [Some(submission.evidence.as_path()), log, policy].into_iter().flatten().collect();
+    let policy = policy.map(policy_file::read).transpose()?;
     let sources = gather(&submission.endorsements, &elsewhere)?;
     if form == Form::Text {
         for (path, reason) in &sources.set_aside {
@@ -180,8 +169,14 @@ fn judged(submission: &Submission, policy: Option<(&Path, &AppraisalPolicy)>, fo
     }
     let mut said = vec![row("platform", platform.text()), row("at_unix_seconds", Cell::Number(submission.at))];
     let outcome = evidence_file::read(&submission.evidence, platform, log)
-        .and_then(|evidence| verdict(submission, policy.map(|(_, policy)| policy), evidence, &sources, &mut said));
-    said.push(row("trusted_roots", roots(&sources, platform)));
+        .and_then(|evidence| verdict(submission, policy.as_ref(), evidence, &sources, &mut said));
+    // Claims are told of once they are authentic, also where they are then refused.
+    let authentic = said.iter().any(|(name, _)| name == "claims");
+    said.insert(2, row("authentic", authentic));
+    // A TPM has no root: its key, among the claims, is the one that was handed in.
+    if platform != Platform::Vtpm {
+        said.push(row("trusted_roots", roots(&sources, platform)));
+    }
     match outcome {
         Ok((verdict, sentence)) => {
             let text = format!("{}verdict: {verdict}: {sentence}", text(&said));
@@ -196,7 +191,8 @@ fn judged(submission: &Submission, policy: Option<(&Path, &AppraisalPolicy)>, fo
             all.push(row("set_aside", set_aside(&sources)));
             Ok(Done::Refused(text, json(&all)))
         }
-        Err(stop) => Err(stop),
+        Err(Stop::Misused(words)) => Ok(Done::Misused(words)),
+        Err(Stop::Fault(fault)) => Err(fault),
     }
 }
 
@@ -215,9 +211,7 @@ fn verdict(
         }
         evidence.endorsements.clone_from(table);
     }
-    let authentic = evidence::authenticate(&evidence, &sources.endorsements, submission.at);
-    said.push(row("authentic", authentic.is_ok()));
-    let authentic = authentic?;
+    let authentic = evidence::authenticate(&evidence, &sources.endorsements, submission.at)?;
     said.push(row("claims", claims_json::rows(authentic.claims())));
     said.push(row("report_data", authentic.data()));
     let authentic = compared(authentic, submission.report_data.as_ref())?;
@@ -226,16 +220,22 @@ fn verdict(
     match policy {
         None => {
             let of = if evidence.platform == Platform::Vtpm { "a TPM whose key" } else { "hardware whose root" };
+            said.push(row("not_judged", words(&["policy", "measurement", "binding", "agent"])));
             Ok(("authentic", format!("made by {of} you handed in; no policy was applied{unasked}")))
         }
         Some(policy) => {
             let judged = authentic.judge(policy)?;
             let names = judged.reference_values();
-            said.push(row("reference_values", names.iter().map(|name| Cell::from(name.as_str())).collect::<Cell>()));
+            said.push(row("reference_values", words(names)));
+            said.push(row("not_judged", words(&["binding", "agent"])));
             let names = printable(&names.join(", "));
             Ok(("appraised", format!("as policy demands, and as in reference values {names}{unasked}")))
         }
     }
+}
+
+fn words<T: AsRef<str>>(words: &[T]) -> Cell {
+    words.iter().map(|word| Cell::from(word.as_ref())).collect()
 }
 
 fn compared(authentic: Authentic, expected: Option<&Expected>) -> Result<Authentic, Refusal> {
@@ -276,17 +276,13 @@ fn refused(refusal: &Refusal) -> Rows {
 
 impl Submission {
     /// Words that a platform does not have are not passed over: somebody would believe that they counted.
-    fn coherent(&self) -> Result<(), Stop> {
+    fn incoherence(&self) -> Option<String> {
         let platform = self.platform;
         if platform == Platform::Snp && self.event_log.is_some() {
-            return Err(Stop::Misused("--event-log: SNP has no event log".to_owned()));
+            return Some("--event-log: SNP has no event log".to_owned());
         }
-        let given = self.report_data.as_ref().map(|expected| expected.0.len());
-        if platform != Platform::Vtpm && given.is_some_and(|given| given != REPORT_DATA) {
-            let words =
-                format!("--report-data: {platform} holds exactly {REPORT_DATA} bytes, {} hex digits", 2 * REPORT_DATA);
-            return Err(Stop::Misused(words));
-        }
-        Ok(())
+        let other_length = self.report_data.as_ref().is_some_and(|expected| expected.0.len() != REPORT_DATA);
+        (platform != Platform::Vtpm && other_length)
+            .then(|| format!("--report-data: {platform} holds exactly {REPORT_DATA} bytes, two hex digits each"))
     }
 }
