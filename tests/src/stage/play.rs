@@ -1,23 +1,20 @@
 //! One play: an authority, its relays and taps, a greeter, and one guest on one platform. A twist breaks one thing; what
 //! came of it is told in an [`Outcome`] that the demonstration prints and the tests assert.
 
+mod leaks;
+mod machine;
+mod process;
+
 use super::greeter::{Greeter, Visit};
-use super::guest::{Run, run_machine, run_process};
-use super::image::{self, Place, Settings};
+use super::guest::Run;
 use super::office::Office;
 use super::programs::Programs;
 use super::service::Service;
 use super::tap::{Tamper, Tap};
-use super::trust::{self, Booted, Root};
-use super::{CONFIDENTIAL, HELLO, Result, StageError};
-use crate::hardware::{Fault, Machine, Mailbox, StandsInFor, TsmFs, build_module};
-use crate::world::firmware::{Launch, ovmf};
-use crate::world::kernel::Kernel;
-use crate::world::qemu::{Boot, DEFAULT_APPEND, DEFAULT_MEMORY_MIB};
-use crate::world::swtpm::{EkCertificate, Swtpm};
-use crate::world::vsock::Vsock;
-use crate::world::{Progress, World};
-use inwit_measurements::linux::DirectKernel;
+use super::trust::{self, Root};
+use super::{CONFIDENTIAL, HELLO, Result};
+use crate::hardware::{Fault, Machine};
+use crate::world::World;
 use inwit_measurements::reference::{AgentReference, Measured};
 use inwit_protocol::evidence::Platform;
 use std::net::SocketAddr;
@@ -228,180 +225,6 @@ impl Play<'_> {
         Ok(machine)
     }
 
-    fn play_process(mut self, office: &Office, root: &Root) -> Result<Outcome> {
-        let folder = self.folder.clone();
-        let (tsm_root, log) = (folder.join("tsm"), folder.join("event-log"));
-        if !matches!(root, Root::Tpm { .. }) {
-            std::fs::create_dir_all(&tsm_root)?;
-        }
-        std::fs::write(&log, empty_event_log())?;
-        let tpm = match root {
-            Root::Tpm { .. } if matches!(self.twist, Twist::ForeignRoot) => {
-                let another = folder.join("another-tpm");
-                Swtpm::manufacture(&another, EkCertificate::Absent)?;
-                Some(Swtpm::serve(&another)?)
-            }
-            Root::Tpm { folder, .. } => Some(Swtpm::serve(folder)?),
-            _ => None,
-        };
-        let socket = tpm.as_ref().map_or_else(|| folder.join("no-tpm"), |tpm| tpm.socket().to_path_buf());
-        let place = Place::Process {
-            folder: &folder,
-            tsm_root: &tsm_root,
-            tpm: &socket,
-            event_log: &log,
-            hello: &self.programs.hello,
-        };
-        let settings = Settings { pin: &self.pin(office), identifier: self.identifier(), modules: &[], place };
-        let text = image::configuration(&settings);
-        let configuration = folder.join("guest.conf");
-        std::fs::write(&configuration, &text)?;
-        let agent = trust::agent(&self.programs.guest, &text)?;
-        let measured = trust::measure(self.platform, &Booted::Process, &agent)?;
-        office.add_secret("payload", CONFIDENTIAL.as_bytes())?;
-        self.register(office, &agent, &measured, &["payload"])?;
-        let device = match self.machine(root, &measured)? {
-            Some(machine) => Some(TsmFs::mount(&tsm_root, machine)?),
-            None => None,
-        };
-        if let (Twist::Device(fault), Some(device)) = (&self.twist, &device) {
-            device.device().set_fault(fault.clone());
-        }
-        let host = self.host(office, &folder.join("authority.sock"), &folder.join("greeter.sock"))?;
-        self.step("starting inwit-guest as an ordinary process: NOT measured, NOT isolated");
-        let tell = &mut self.tell;
-        let run = run_process(self.programs, &configuration, |at, line| tell(Telling::Console(at, line)))?;
-        drop(device);
-        self.outcome(office, host, run, measured, 0, None)
-    }
-
-    fn play_machine(mut self, office: &Office, root: &Root) -> Result<Outcome> {
-        let folder = self.folder.clone();
-        let kernel =
-            Kernel::cached(self.world).ok_or_else(|| StageError::of("kernel", "not prepared; run inwit-setup"))?;
-        let modules = kernel.modules(&image::MODULES)?;
-        let settings = Settings {
-            pin: &self.pin(office),
-            identifier: self.identifier(),
-            modules: &modules,
-            place: Place::Machine,
-        };
-        let text = image::configuration(&settings);
-        let production = image::production(&self.programs.guest, &text, &modules)?;
-        let initramfs_bytes = production.len();
-        let mut initrd = production;
-        if let Some((replaces, stands_in_for)) = stand_in(self.platform) {
-            let module = folder.join("inwit_tsm.ko");
-            build_module(&kernel.headers, stands_in_for, &module)?;
-            let appendix = image::appendix(replaces, std::fs::read(module)?)?;
-            initrd = inwit_image::concatenate(&[&initrd, &appendix])?;
-        }
-        self.step(&format!("initramfs built: {initramfs_bytes} bytes for production, {} as booted", initrd.len()));
-        let disk = self.seal_disk(office)?;
-        self.step("workload disk sealed: ciphertext with a hash tree, its key in the Key Store");
-        let kernel_bytes = std::fs::read(&kernel.image)?;
-        let agent = trust::agent(&self.programs.guest, &text)?;
-        let registered = DirectKernel {
-            kernel: &kernel_bytes,
-            initrd: &initrd,
-            append: DEFAULT_APPEND,
-            memory_mib: DEFAULT_MEMORY_MIB,
-        };
-        let (firmware, pcr0) = self.firmware()?;
-        let expected =
-            trust::measure(self.platform, &Booted::Machine { firmware: &firmware, kernel: registered, pcr0 }, &agent)?;
-        self.register(office, &agent, &expected, &["disk"])?;
-
-        let booted_initrd =
-            if matches!(self.twist, Twist::InitrdByte) { one_byte_changed(&initrd)? } else { initrd.clone() };
-        let append = if matches!(self.twist, Twist::CommandLine) {
-            format!("{DEFAULT_APPEND} debug")
-        } else {
-            DEFAULT_APPEND.to_owned()
-        };
-        let booted = DirectKernel { initrd: &booted_initrd, append: &append, ..registered };
-        let measured =
-            trust::measure(self.platform, &Booted::Machine { firmware: &firmware, kernel: booted, pcr0 }, &agent)?;
-        let path = folder.join("initrd");
-        std::fs::write(&path, &booted_initrd)?;
-
-        let cid = 3 + std::process::id() % 60_000;
-        let vsock = Vsock::start(self.world, &folder, cid)?;
-        let host =
-            self.host(office, &vsock.listener_path(image::AUTHORITY_PORT), &vsock.listener_path(image::GREETER_PORT))?;
-        let mailbox = match self.machine(root, &measured)? {
-            Some(machine) => Some(Mailbox::listen(&folder.join("mailbox.sock"), machine)?),
-            None => None,
-        };
-        if let (Twist::Device(fault), Some(mailbox)) = (&self.twist, &mailbox) {
-            mailbox.device().set_fault(fault.clone());
-        }
-        let tpm = match root {
-            Root::Tpm { folder, .. } => Some(Swtpm::start(folder)?),
-            _ => None,
-        };
-        let mut boot = Boot::of(&kernel.image, &path);
-        boot.append = append;
-        boot.vsock = Some(vsock.backend().to_path_buf());
-        boot.mailbox_socket = mailbox.as_ref().map(|mailbox| mailbox.path().to_path_buf());
-        boot.disk = Some(disk.clone());
-        if let Some(tpm) = &tpm {
-            boot.firmware = ovmf()?.firmware();
-            boot.tpm = Some(tpm.control().to_path_buf());
-        }
-        self.step("starting QEMU (software emulation: a boot takes some tens of seconds)");
-        let tell = &mut self.tell;
-        let run = run_machine(&boot, |at, line| tell(Telling::Console(at, line)))?;
-        self.outcome(office, host, run, measured, initramfs_bytes, Some(&disk))
-    }
-
-    /// The firmware that is measured, and PCR 0 for a TPM.
-    fn firmware(&mut self) -> Result<(Vec<u8>, Option<[u8; 32]>)> {
-        let launch = |launch: Launch, world: &World| -> Result<Vec<u8>> {
-            Ok(std::fs::read(launch.prepare(world, &Progress::silent())?.path)?)
-        };
-        Ok(match self.platform {
-            Platform::Snp => (launch(Launch::AmdSev, self.world)?, None),
-            Platform::Tdx => (launch(Launch::IntelTdx, self.world)?, None),
-            Platform::Vtpm => {
-                let code = std::fs::read(ovmf()?.code)?;
-                let pcr0 = super::recorder::pcr0(self.world, &code, &self.folder)?;
-                (code, Some(pcr0))
-            }
-        })
-    }
-
-    fn seal_disk(&self, office: &Office) -> Result<PathBuf> {
-        let content = self.folder.join("content");
-        std::fs::create_dir_all(&content)?;
-        std::fs::copy(&self.programs.hello, content.join("hello"))?;
-        std::fs::set_permissions(content.join("hello"), std::fs::Permissions::from_mode(0o755))?;
-        std::fs::write(content.join("payload.txt"), CONFIDENTIAL)?;
-        std::fs::set_permissions(content.join("payload.txt"), std::fs::Permissions::from_mode(0o444))?;
-        let plain = self.folder.join("plain.ext4");
-        let made = Command::new("mkfs.ext4")
-            .args(["-q", "-F", "-b", "4096", "-O", "^has_journal", "-d"])
-            .arg(&content)
-            .arg(&plain)
-            .arg("4M")
-            .output()?;
-        if !made.status.success() {
-            return Err(StageError::of("mkfs.ext4", String::from_utf8_lossy(&made.stderr)));
-        }
-        let disk = office.seal_disk(&plain)?;
-        std::fs::remove_file(&plain)?;
-        std::fs::remove_dir_all(&content)?;
-        if matches!(self.twist, Twist::DiskByte) {
-            let mut bytes = std::fs::read(&disk)?;
-            // The ext4 superblock: whatever is mounted reads it first.
-            if let Some(byte) = bytes.get_mut(1_100) {
-                *byte ^= 1;
-            }
-            std::fs::write(&disk, bytes)?;
-        }
-        Ok(disk)
-    }
-
     fn outcome(
         mut self,
         office: &Office,
@@ -419,7 +242,7 @@ impl Play<'_> {
         if let Some(disk) = disk {
             relayed.extend(std::fs::read(disk)?);
         }
-        for (name, form) in forms(CONFIDENTIAL.as_bytes()) {
+        for (name, form) in leaks::forms(CONFIDENTIAL.as_bytes()) {
             if relayed.windows(form.len()).any(|window| window == form) {
                 secrets_found.push(format!("payload ({name})"));
             }
@@ -444,35 +267,6 @@ pub fn visit_text(visit: &Visit) -> String {
         Visit::Refused(refusal) => format!("refused, {}", refusal.code),
     }
 }
-
-/// The forms in which a leaked text may hide.
-fn forms(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
-    let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut forms = vec![("raw", secret.to_vec()), ("hex", hex.into_bytes())];
-    // In base64 a text looks different at each of three alignments; its whole groups of three bytes do not.
-    forms.extend((0..3).map(|skip| ("base64", base64(secret.get(skip..).unwrap_or_default()))));
-    forms
-}
-
-/// Standard base64 of the whole three-byte groups.
-fn base64(bytes: &[u8]) -> Vec<u8> {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let group = |group: &[u8]| {
-        let bits = group.iter().fold(0, |bits, &byte| bits << 8 | usize::from(byte));
-        [18, 12, 6, 0].map(|shift| ALPHABET.get(bits >> shift & 63).copied().unwrap_or_default())
-    };
-    bytes.chunks_exact(3).flat_map(group).collect()
-}
-
-/// The driver that the simulated module stands in for.
-fn stand_in(platform: Platform) -> Option<(&'static str, StandsInFor)> {
-    match platform {
-        Platform::Snp => Some(("sev-guest", StandsInFor::SevGuest)),
-        Platform::Tdx => Some(("tdx-guest", StandsInFor::TdxGuest)),
-        Platform::Vtpm => None,
-    }
-}
-
 fn summary(measured: &Measured) -> String {
     match measured {
         Measured::Snp { launch_digest } => format!("SNP launch digest {}", short(&launch_digest.to_string())),
@@ -484,7 +278,6 @@ fn summary(measured: &Measured) -> String {
 fn short(hex: &str) -> String {
     format!("{}…", hex.get(..16).unwrap_or(hex))
 }
-
 fn altered(measured: Measured) -> Measured {
     let zero = inwit_measurements::Digest::from_bytes([0x5a; 48]);
     match measured {
@@ -494,53 +287,5 @@ fn altered(measured: Measured) -> Measured {
             pcrs.insert(9, inwit_measurements::sha256(b"another"));
             Measured::Vtpm { pcrs }
         }
-    }
-}
-
-/// Changes one byte of the configuration's comment: the image still works, and is another one.
-fn one_byte_changed(initrd: &[u8]) -> Result<Vec<u8>> {
-    let mark = b"# measured: every";
-    let at = initrd.windows(mark.len()).position(|window| window == mark);
-    let mut changed = initrd.to_vec();
-    let byte = at
-        .and_then(|at| changed.get_mut(at + 2))
-        .ok_or_else(|| StageError::of("initramfs", "its configuration is not found"))?;
-    *byte = b'M';
-    Ok(changed)
-}
-
-/// A log that holds its header and no event, for a TPM that no firmware has touched.
-fn empty_event_log() -> Vec<u8> {
-    let mut specification = b"Spec ID Event03\0".to_vec();
-    specification.extend([0, 0, 0, 0, 0, 2, 0, 2]); // platform class, minor, major, errata, uintn size
-    specification.extend(1u32.to_le_bytes());
-    specification.extend([0x0b, 0, 32, 0, 0]); // SHA-256, 32 bytes; no vendor information
-    let mut log = [0u32.to_le_bytes(), 3u32.to_le_bytes()].concat();
-    log.extend([0; 20]);
-    log.extend((specification.len() as u32).to_le_bytes());
-    log.extend(specification);
-    log
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The search that clears the host is itself tried on planted leaks.
-    #[test]
-    fn a_planted_leak_is_found_in_every_form() {
-        let secret = b"a secret of thirty bytes long.";
-        let planted = [
-            secret.to_vec(),
-            secret.iter().flat_map(|b| format!("{b:02x}").into_bytes()).collect(),
-            b"YSBzZWNyZXQgb2YgdGhpcnR5IGJ5dGVzIGxvbmcu".to_vec(),
-        ];
-        for leak in planted {
-            let seen = [b"noise".as_slice(), &leak, b"noise"].concat();
-            assert!(forms(secret).iter().any(|(_, form)| seen.windows(form.len()).any(|window| window == form)));
-        }
-        assert!(!forms(secret).iter().any(|(_, form)| {
-            b"nothing here at all, only noise, and more noise".windows(form.len()).any(|window| window == form)
-        }));
     }
 }
