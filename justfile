@@ -50,9 +50,10 @@ repro:
     # Outside of this folder: cargo would join the configuration of a copy with the one here.
     folder=$(mktemp --directory)
     trap 'rm -rf "$folder"' EXIT
+    git ls-files -z | tar --create --file "$folder/source.tar" --null --files-from -
     for copy in "$folder/one" "$folder/another/one"; do
         mkdir -p "$copy"
-        git ls-files -z | tar --create --null --files-from - | tar --extract --directory "$copy"
+        tar --extract --file "$folder/source.tar" --directory "$copy"
         cd "$copy"
         cargo guest --quiet --locked
         printf 'dir /dev 0755\nnode /dev/console 0600 c 5 1\nfile /init 0755 {{guest}}\n' > image.manifest
