@@ -212,7 +212,7 @@ impl Tpm {
         reader.take(length).map(<[u8]>::to_vec)
     }
 
-    /// One command with at most one empty-password session; resubmits when asked to; gives what follows the header.
+    /// One command with at most one empty-password session; resubmits as long as the TPM says so; gives what follows the header.
     fn exchange(
         &mut self,
         code: u32,
