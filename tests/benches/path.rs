@@ -2,7 +2,13 @@
 //! in a virtual machine. Prints a table; asserts nothing.
 //!
 //! `cargo bench -p inwit-tests --bench path -- [--boots N] [--runs N]`
-#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a bench prints and may stop")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    reason = "a bench prints and may stop"
+)]
 
 use inwit_protocol::evidence::Platform;
 use inwit_tests::stage::play::{Play, Scene, Twist};
