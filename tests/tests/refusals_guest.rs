@@ -16,7 +16,7 @@ use inwit_protocol::secret::Secret;
 use inwit_tests::stage::guest::End;
 use inwit_tests::stage::now;
 use refusals_support::impostor::{Asked, Rig, SECRET, authority_of, chain, framed};
-use refusals_support::{assert_one_refusal, process_ground, refusal_lines};
+use refusals_support::{assert_one_refusal, process_ground, refusal_lines, told};
 use ring::rand::SystemRandom;
 use std::sync::Arc;
 
@@ -59,11 +59,11 @@ mod authority_key {
     fn not_pinned() {
         let Some(ground) = process_ground("an authority that is not pinned") else { return };
         let rig = Rig::on_snp(&ground);
-        let told = rig.impostor(Arc::new(fresh_key()), Box::new(|asked| asked.signed(&asked.grant())));
+        let story = rig.impostor(Arc::new(fresh_key()), Box::new(|asked| asked.signed(&asked.grant())));
         let run = rig.run();
         rig.assert_refused(&run, AuthorityNotPinned);
         assert!(!run.phases().iter().any(|phase| phase.name == "evidence"), "{}", run.text());
-        assert_eq!(*told.lock().unwrap(), ["the guest does not talk to it"], "nothing was asked of it");
+        assert_eq!(told(&story, 1), ["the guest does not talk to it"], "nothing was asked of it");
     }
 
     #[test]

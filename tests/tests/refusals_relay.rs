@@ -6,13 +6,17 @@ mod refusals_support;
 
 use inwit_protocol::evidence::Platform::Snp;
 use inwit_protocol::primitives::SigningKey;
-use inwit_protocol::refusal::RefusalCode::{self, AuthorityNotPinned, Malformed, Unreachable};
+use inwit_protocol::refusal::RefusalCode::{self, AuthorityNotPinned, Malformed, NonceMismatch, Unreachable};
 use inwit_protocol::tls;
 use inwit_tests::stage::guest::End;
 use inwit_tests::stage::play::{Between, Scene, Twist};
 use inwit_tests::stage::tap::{Tamper, Way};
+use refusals_support::impostor::{Rig, framed};
 use refusals_support::records::{Act, HEADER, Plan};
-use refusals_support::{By, Ground, Trial, assert_nothing_started, assert_one_refusal, not_run, process_ground};
+use refusals_support::site::{Holder, Log, Site};
+use refusals_support::{
+    By, Ground, Trial, assert_nothing_started, assert_one_refusal, not_run, process_ground, slow_tests_run, told,
+};
 use ring::rand::SystemRandom;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
@@ -177,7 +181,7 @@ fn a_delay_below_the_limits_is_no_refusal() {
 #[test]
 fn silence_is_refused_in_bounded_time() {
     let what = "a relay that falls silent";
-    if std::env::var_os("INWIT_SLOW").is_none() && std::env::var_os("INWIT_WORLD").is_none() {
+    if !slow_tests_run() {
         return not_run(what, "takes the guest's whole patience, one minute; set INWIT_SLOW=1");
     }
     let Some(ground) = process_ground(what) else { return };
@@ -192,10 +196,10 @@ fn a_relay_that_terminates_tls_itself_is_not_the_authority() {
     let Some(ground) = process_ground("a terminating relay") else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (handle, story) = (runtime.handle().clone(), Arc::new(Mutex::new(Vec::new())));
-    let told = Arc::clone(&story);
+    let teller = Arc::clone(&story);
     let open = move |authority| {
         let listener = handle.block_on(TcpListener::bind(("127.0.0.1", 0)))?;
-        let (address, told) = (listener.local_addr()?, Arc::clone(&told));
+        let (address, teller) = (listener.local_addr()?, Arc::clone(&teller));
         handle.spawn(async move {
             let (guest, _) = listener.accept().await.unwrap();
             let key = Arc::new(SigningKey::generate(&SystemRandom::new()).unwrap());
@@ -203,10 +207,10 @@ fn a_relay_that_terminates_tls_itself_is_not_the_authority() {
             let up = TlsConnector::from(Arc::new(up));
             let far = TcpStream::connect(authority).await.unwrap();
             let far = up.connect("authority.invalid".try_into().unwrap(), far).await;
-            told.lock().unwrap().push(("authority", far.is_ok()));
+            teller.lock().unwrap().push(("authority", far.is_ok()));
             let down = TlsAcceptor::from(Arc::new(tls::authority_channel(key).unwrap()));
             let near = down.accept(guest).await;
-            told.lock().unwrap().push(("guest", near.is_ok()));
+            teller.lock().unwrap().push(("guest", near.is_ok()));
             if let (Ok(mut near), Ok(mut far)) = (near, far) {
                 let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
             }
@@ -215,5 +219,24 @@ fn a_relay_that_terminates_tls_itself_is_not_the_authority() {
     };
     let twist = Twist::Between(Between(Arc::new(open)));
     ground.play(Snp, Scene::Process, twist).assert_refused(Scene::Process, AuthorityNotPinned, By::Guest);
-    assert_eq!(*story.lock().unwrap(), [("authority", true), ("guest", false)], "the attack was a real one");
+    assert_eq!(told(&story, 2), [("authority", true), ("guest", false)], "the attack was a real one");
+}
+
+/// The worst of relays: the guest pins its key and tells it everything. Evidence is worth nothing on another connection all
+/// the same, so it cannot have in the guest's name what it was told.
+#[test]
+fn a_relay_that_the_guest_trusts_cannot_pass_its_evidence_on() {
+    let Some(ground) = process_ground("a trusted relay") else { return };
+    let rig = Rig::on_snp(&ground);
+    let site = Arc::new(Site::open_for(&ground, 256, rig.agent()));
+    let (authority, thief) = (Arc::clone(&site), Holder::new());
+    let run = rig.run_against(move |asked| {
+        let mut visit = authority.visit(&thief.key);
+        visit.send(&framed(&asked.bytes));
+        visit.frame()
+    });
+    rig.assert_refused(&run, NonceMismatch);
+    drop(rig); // and with it the relay's hold on the authority
+    let log = Arc::into_inner(site).unwrap().close();
+    assert_eq!(log, Log { granted: 0, refused: vec!["nonce-mismatch".to_owned()] });
 }

@@ -4,7 +4,7 @@
 
 use super::{Ground, assert_no_secret_below, assert_nothing_started, assert_one_refusal};
 use inwit_authority::ca::CredentialAuthority;
-use inwit_protocol::binding::Binding;
+use inwit_protocol::binding::{Agent, Binding};
 use inwit_protocol::identity::{TrustDomain, WorkloadIdentifier};
 use inwit_protocol::message::{AcquireRequest, Grant, Reply, SealedSecret};
 use inwit_protocol::primitives::{PublicKey, SigningKey, sha256};
@@ -14,14 +14,17 @@ use inwit_protocol::{frame, seal, tls};
 use inwit_tests::hardware::{SnpMachine, TsmFs};
 use inwit_tests::stage::guest::{End, Run, run_process};
 use inwit_tests::stage::image::{self, Place, Settings};
-use inwit_tests::stage::{CONFIDENTIAL, HELLO, TRUST_DOMAIN, now};
+use inwit_tests::stage::{CONFIDENTIAL, HELLO, TRUST_DOMAIN, now, trust};
 use ring::rand::SystemRandom;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// Name of the secret that the guest's configuration wants.
 pub const SECRET: &str = "payload";
@@ -145,6 +148,18 @@ impl<'a> Rig<'a> {
         std::fs::write(&self.configuration, text).unwrap();
     }
 
+    /// The guest as it measures itself.
+    pub fn agent(&self) -> Agent {
+        let text = std::fs::read_to_string(&self.configuration).unwrap();
+        let agent = trust::agent(&self.ground.programs.guest, &text).unwrap();
+        Agent {
+            name: "inwit-guest".into(),
+            version: "0".into(),
+            executable: *agent.executable.as_bytes(),
+            configuration: *agent.configuration.as_bytes(),
+        }
+    }
+
     /// Listens in the authority's place; gives what was asked, in order.
     pub fn impostor(&self, key: Arc<SigningKey>, answer: Answer) -> Arc<Mutex<Vec<String>>> {
         let _context = self.runtime.enter();
@@ -157,23 +172,10 @@ impl<'a> Rig<'a> {
         self.runtime.spawn(async move {
             let acceptor = TlsAcceptor::from(Arc::new(tls::authority_channel(Arc::clone(&key)).unwrap()));
             while let Ok((stream, _)) = listener.accept().await {
+                let (key, ca, answer) = (Arc::clone(&key), Arc::clone(&ca), Arc::clone(&answer));
                 let said = match acceptor.accept(stream).await {
                     Err(_) => "the guest does not talk to it",
-                    Ok(mut stream) => {
-                        let (key, ca, answer) = (Arc::clone(&key), Arc::clone(&ca), Arc::clone(&answer));
-                        let mut prefix = [0; frame::PREFIX];
-                        stream.read_exact(&mut prefix).await.unwrap();
-                        let mut bytes = vec![0; frame::length(prefix, frame::REQUEST_LIMIT).unwrap()];
-                        stream.read_exact(&mut bytes).await.unwrap();
-                        let request = AcquireRequest::parse(&bytes).unwrap();
-                        let binding = Binding::parse(&request.binding).unwrap_or_else(|_| panic!("a binding"));
-                        let asked = Asked { bytes, request, binding, key, ca };
-                        // Tests may wait in their answers.
-                        let reply = tokio::task::spawn_blocking(move || (answer.lock().unwrap())(asked));
-                        let _ = stream.write_all(&reply.await.unwrap()).await;
-                        let _ = stream.shutdown().await;
-                        "answered"
-                    }
+                    Ok(stream) => converse(stream, key, ca, answer).await,
                 };
                 story.lock().unwrap().push(said.to_owned());
             }
@@ -184,6 +186,18 @@ impl<'a> Rig<'a> {
     /// Runs the guest to its end.
     pub fn run(&self) -> Run {
         run_process(self.ground.programs, &self.configuration, |_, _| {}).unwrap()
+    }
+
+    /// Runs the guest, and ends it after this time.
+    pub fn run_within(&self, limit: Duration) -> Run {
+        let mut guest = Command::new("timeout");
+        guest.args(["--signal=KILL", &limit.as_secs().to_string()]).arg(&self.ground.programs.guest);
+        let started = Instant::now();
+        let output = guest.arg("--config").arg(&self.configuration).output().unwrap();
+        let end = output.status.code().map_or_else(|| End::Other("it was killed".into()), End::Exited);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let seconds = started.elapsed().as_secs_f64();
+        Run { lines: text.lines().map(|line| (seconds, line.to_owned())).collect(), end, seconds }
     }
 
     /// Runs the guest against an impostor with the pinned key.
@@ -204,6 +218,29 @@ impl<'a> Rig<'a> {
         assert_eq!(requests, 0, "request directories stayed at the report device");
         assert_no_secret_below_without_devices(self.path());
     }
+}
+
+/// One request, one answer.
+async fn converse(
+    mut stream: TlsStream<UnixStream>,
+    key: Arc<SigningKey>,
+    ca: Arc<CredentialAuthority>,
+    answer: Arc<Mutex<Answer>>,
+) -> &'static str {
+    let mut prefix = [0; frame::PREFIX];
+    if stream.read_exact(&mut prefix).await.is_err() {
+        return "the guest asks nothing";
+    }
+    let mut bytes = vec![0; frame::length(prefix, frame::REQUEST_LIMIT).unwrap()];
+    stream.read_exact(&mut bytes).await.unwrap();
+    let request = AcquireRequest::parse(&bytes).unwrap();
+    let binding = Binding::parse(&request.binding).unwrap_or_else(|_| panic!("a binding"));
+    let asked = Asked { bytes, request, binding, key, ca };
+    // Tests may wait in their answers.
+    let reply = tokio::task::spawn_blocking(move || (answer.lock().unwrap())(asked));
+    let _ = stream.write_all(&reply.await.unwrap()).await;
+    let _ = stream.shutdown().await;
+    "answered"
 }
 
 /// The report device is no place for secrets, and reading its files asks for reports.

@@ -18,7 +18,8 @@ use inwit_tests::world::setup::{self, Step};
 use inwit_tests::world::{Progress, World};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// What a test stands on.
@@ -50,6 +51,24 @@ pub fn process_ground(test: &str) -> Option<Ground> {
 pub fn not_run(test: &str, why: &str) {
     assert!(std::env::var_os("INWIT_WORLD").is_none_or(|value| value != "required"), "{test}: {why}");
     let _ = writeln!(std::io::stderr(), "NOT RUN: {test}: {why}");
+}
+
+/// Whether tests may run that wait out the guest's patience.
+pub fn slow_tests_run() -> bool {
+    ["INWIT_SLOW", "INWIT_WORLD"].iter().any(|name| std::env::var_os(name).is_some())
+}
+
+/// What another thread tells, once it has told so many things; it may be a moment behind the guest's end.
+pub fn told<T: Clone>(story: &Mutex<Vec<T>>, count: usize) -> Vec<T> {
+    for _ in 0..500 {
+        let story = story.lock().unwrap();
+        if story.len() >= count {
+            return story.clone();
+        }
+        drop(story);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    story.lock().unwrap().clone()
 }
 
 /// A finished play; its folder is everything that the host's disk holds of it.

@@ -52,8 +52,15 @@ pub struct Log {
 }
 
 impl Site {
-    /// Opens an authority that serves at most so many at a time.
+    /// Opens an authority that serves at most so many at a time, with an agent that is nobody's.
     pub fn open(ground: &Ground, connections: usize) -> Self {
+        let (executable, configuration) = ([0xe1; 32], [0xc0; 32]);
+        let agent = Agent { name: "inwit-guest".into(), version: "0".into(), executable, configuration };
+        Self::open_for(ground, connections, agent)
+    }
+
+    /// The same with this agent registered.
+    pub fn open_for(ground: &Ground, connections: usize, agent: Agent) -> Self {
         let folder = tempfile::Builder::new().prefix("inwit-").tempdir().unwrap();
         let office = Office::open(ground.programs, folder.path()).unwrap();
         limit_connections(office.state(), connections);
@@ -61,11 +68,9 @@ impl Site {
         let measured = Measured::Snp { launch_digest: Digest::from_bytes([0x4d; 48]) };
         let (platform, name, files) = root.endorsements(&folder.path().join("endorsements")).unwrap();
         office.endorse(platform, name, &files).unwrap();
-        let (executable, configuration) = ([0xe1; 32], [0xc0; 32]);
-        let agent = Agent { name: "inwit-guest".into(), version: "0".into(), executable, configuration };
         let registered = AgentReference {
-            executable: Digest::from_bytes(executable),
-            configuration: Digest::from_bytes(configuration),
+            executable: Digest::from_bytes(agent.executable),
+            configuration: Digest::from_bytes(agent.configuration),
         };
         office.add_secret(SECRET, CONFIDENTIAL.as_bytes()).unwrap();
         let reference = trust::reference("boot", &registered, &measured).unwrap();
@@ -256,6 +261,16 @@ impl Visit {
         self.stream.conn.send_close_notify();
         let _ = self.stream.flush();
         let _ = self.stream.sock.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Reads one reply's frame as it is.
+    pub fn frame(&mut self) -> Vec<u8> {
+        let mut frame = vec![0; frame::PREFIX];
+        self.stream.read_exact(&mut frame).unwrap();
+        let length = frame::length(frame[..].try_into().unwrap(), frame::REPLY_LIMIT).unwrap();
+        frame.resize(frame::PREFIX + length, 0);
+        self.stream.read_exact(&mut frame[frame::PREFIX..]).unwrap();
+        frame
     }
 
     /// Reads one reply.
