@@ -45,6 +45,8 @@ pub enum Event {
         /// How many.
         count: u64,
     },
+    /// An operator accepted a clock that is behind the records: the one way for time to go back.
+    ClockAccepted,
     /// An operator issued a certificate to a service that is not attested.
     Enrolled {
         /// The service's identifier.
@@ -100,20 +102,24 @@ pub struct Head {
     pub length: u64,
     /// SHA-256 of the last record.
     pub digest: [u8; 32],
+    /// Its time, seconds since 1970.
+    pub time: u64,
 }
 
 impl Head {
     /// An empty chain.
-    pub const EMPTY: Self = Self { length: 0, digest: [0; 32] };
+    pub const EMPTY: Self = Self { length: 0, digest: [0; 32], time: 0 };
 
     /// The next record's bytes for `decision`, and the head after it.
     pub fn append(&self, decision: Event, time: u64) -> (Vec<u8>, Head) {
         let sequence = self.length.saturating_add(1);
+        // A clock that was set back must not make the log forget how late it was.
+        let time = if decision == Event::ClockAccepted { time } else { time.max(self.time) };
         let record = Record { sequence, time, previous: hex(&self.digest), decision };
         // A structure of numbers and strings always serialises; were it not to, the chain would break visibly.
         let bytes = serde_json::to_vec(&record).unwrap_or_default();
         let digest = sha256(&bytes);
-        (bytes, Head { length: sequence, digest })
+        (bytes, Head { length: sequence, digest, time })
     }
 
     /// Checks that `bytes` continue the chain.
@@ -127,7 +133,10 @@ impl Head {
         if record.previous != hex(&self.digest) {
             return Err(broken("the record before it was altered"));
         }
-        Ok(Head { length: sequence, digest: sha256(bytes) })
+        if record.time < self.time && record.decision != Event::ClockAccepted {
+            return Err(broken("it is older than the one before it"));
+        }
+        Ok(Head { length: sequence, digest: sha256(bytes), time: record.time })
     }
 }
 
@@ -148,6 +157,16 @@ mod tests {
 
     fn verify(chain: &[Vec<u8>]) -> Result<Head, BrokenChain> {
         chain.iter().try_fold(Head::EMPTY, |head, bytes| head.follow(bytes))
+    }
+
+    #[test]
+    fn time_goes_back_only_by_an_operators_act() {
+        let late = Head { time: 2_000, ..Head::EMPTY };
+        let refused = Event::Refused { code: "x".into(), cause: "y".into() };
+        assert_eq!(late.append(refused.clone(), 1_000).1.time, 2_000);
+        assert_eq!(late.append(Event::ClockAccepted, 1_000).1.time, 1_000);
+        let (bytes, _) = Head::EMPTY.append(refused, 1_000);
+        assert_eq!(late.follow(&bytes).unwrap_err().cause, "it is older than the one before it");
     }
 
     #[test]

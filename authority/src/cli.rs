@@ -226,7 +226,9 @@ async fn reload_when_told(authority: Arc<Authority>) {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     while hangup.recv().await.is_some() {
-        match authority.reload() {
+        let authority = Arc::clone(&authority);
+        let reloaded = tokio::task::spawn_blocking(move || authority.reload()).await;
+        match reloaded.unwrap_or_else(|error| Err(Fault::of("reload", error))) {
             Ok(workloads) => tracing::info!(workloads, "reloaded"),
             Err(fault) => {
                 tracing::error!(%fault, "not reloaded: what was read before stays, less the workloads whose file is gone")

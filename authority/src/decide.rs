@@ -1,4 +1,5 @@
-//! Decisions: a request in, a grant or a refusal out, each recorded before it leaves. All roles of one process meet here,
+//! Decisions: a request in, a grant or a refusal out. A grant is recorded before it leaves; so is a refusal, up to a rate,
+//! above which refusals are counted. All roles of one process meet here,
 //! and still stand on each other's signed statements. It knows no sockets.
 
 use crate::audit::{Event, hex};
@@ -15,13 +16,14 @@ use inwit_protocol::refusal::{Refusal, RefusalCode};
 use ring::rand::SystemRandom;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How far the clock may be behind the newest record, in seconds, before nothing is judged by it (FC-15).
 const CLOCK_TOLERANCE: u64 = 300;
 /// Refusals that are listed one by one in a minute; further ones are counted. Anybody can be refused, and each record is
 /// durable: without a bound, strangers would fill the disk.
 const LISTED_A_MINUTE: u64 = 120;
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Every role in one process.
 pub struct Authority {
@@ -38,17 +40,22 @@ pub struct Authority {
     refusals: Mutex<Refusals>,
 }
 
-/// How many refusals there were in the minute that began at `since`.
-#[derive(Default)]
+/// How many refusals there were in the minute that began at `since`, by a clock that nobody sets.
 struct Refusals {
-    since: u64,
+    since: Instant,
     listed: u64,
     unlisted: u64,
 }
 
+impl Refusals {
+    fn from_now() -> Self {
+        Self { since: Instant::now(), listed: 0, unlisted: 0 }
+    }
+}
+
 fn read_verifier(state: &State, vault: &Vault, ca: &CredentialAuthority) -> Result<Verifier, Fault> {
     let config = state.config()?;
-    let key = state.key(vault, KeyRole::Verifier)?;
+    let key = Arc::new(state.key(vault, KeyRole::Verifier)?);
     let (endorsements, registry) = (state.endorsements()?, state.registry()?);
     // A policy that cannot be applied is found now and not at the first guest.
     config.policy.with(registry.reference_values()).map_err(|refusal| Fault::new(refusal.cause))?;
@@ -71,7 +78,7 @@ impl Authority {
         let verifier = RwLock::new(Arc::new(read_verifier(state, &vault, &ca)?));
         let keys = KeyStore::new(Arc::clone(&store), vault, ca.audience());
         let latest = AtomicU64::new(store.last_time()?);
-        let refusals = Mutex::default();
+        let refusals = Mutex::new(Refusals::from_now());
         Ok(Self { state: state.clone(), verifier, ca, keys, store, channel, latest, refusals })
     }
 
@@ -79,17 +86,16 @@ impl Authority {
     /// for workloads whose file is gone: a withdrawal does not wait for somebody to mend another file.
     pub fn reload(&self) -> Result<usize, Fault> {
         let read = self.state.vault().and_then(|vault| read_verifier(&self.state, &vault, &self.ca));
-        let mut current = self.verifier.write().unwrap_or_else(PoisonError::into_inner);
-        match read {
-            Ok(verifier) => *current = Arc::new(verifier),
-            Err(fault) => {
-                let vault = self.state.vault()?;
-                let key = self.state.key(&vault, KeyRole::Verifier)?;
-                *current = Arc::new(current.without_removed(key, &self.state.workloads()));
-                return Err(fault);
+        // Everything is read before the lock is taken; under it only a pointer changes.
+        let (next, outcome) = match read {
+            Ok(verifier) => {
+                let workloads = verifier.registry().entries().len();
+                (verifier, Ok(workloads))
             }
-        }
-        Ok(current.registry().entries().len())
+            Err(fault) => (self.verifier().without_removed(&self.state.workloads()), Err(fault)),
+        };
+        *self.verifier.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        outcome
     }
 
     fn verifier(&self) -> Arc<Verifier> {
@@ -117,7 +123,9 @@ impl Authority {
         let time = now().map_err(|_| unavailable("the authority has no clock"))?;
         let latest = self.latest.fetch_max(time, Ordering::AcqRel);
         if time.saturating_add(CLOCK_TOLERANCE) < latest {
-            return Err(unavailable("the authority's clock is behind its own records"));
+            return Err(unavailable(
+                "the authority's clock is behind its own records: set it, or `inwit-authority audit accept-clock`",
+            ));
         }
         Ok(time)
     }
@@ -145,13 +153,12 @@ impl Authority {
     }
 
     fn record_refusal(&self, refusal: &Refusal) {
-        let time = now().unwrap_or_default();
         let unlisted = {
             let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
             let mut unlisted = 0;
-            if time.saturating_sub(refusals.since) >= 60 {
+            if refusals.since.elapsed() >= MINUTE {
                 unlisted = refusals.unlisted;
-                *refusals = Refusals { since: time, ..Refusals::default() };
+                *refusals = Refusals::from_now();
             }
             if refusals.listed >= LISTED_A_MINUTE {
                 refusals.unlisted = refusals.unlisted.saturating_add(1);
@@ -160,12 +167,26 @@ impl Authority {
             refusals.listed = refusals.listed.saturating_add(1);
             unlisted
         };
-        let listed = Event::Refused { code: refusal.code.text().to_owned(), cause: refusal.cause.clone() };
-        let counted = (unlisted > 0).then_some(Event::RefusalsUnlisted { count: unlisted });
-        for event in counted.into_iter().chain([listed]) {
-            if let Err(fault) = self.store.record(event, time) {
-                tracing::error!(%fault, "a refusal could not be recorded");
-            }
+        self.record_unlisted(unlisted);
+        self.record(Event::Refused { code: refusal.code.text().to_owned(), cause: refusal.cause.clone() });
+    }
+
+    /// Records what was only counted so far; called when serving ends.
+    pub(crate) fn record_counted(&self) {
+        let refusals =
+            std::mem::replace(&mut *self.refusals.lock().unwrap_or_else(PoisonError::into_inner), Refusals::from_now());
+        self.record_unlisted(refusals.unlisted);
+    }
+
+    fn record_unlisted(&self, count: u64) {
+        if count > 0 {
+            self.record(Event::RefusalsUnlisted { count });
+        }
+    }
+
+    fn record(&self, event: Event) {
+        if let Err(fault) = self.store.record(event, now().unwrap_or_default()) {
+            tracing::error!(%fault, "a refusal could not be recorded");
         }
     }
 
@@ -207,5 +228,87 @@ impl Authority {
         self.store.record(event, time).map_err(|fault| internal(&fault))?;
         tracing::info!(identifier = result.identifier.uri(), reference_values = result.reference_values, "granted");
         Ok(reply)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inwit_protocol::identity::TrustDomain;
+
+    fn authority() -> (tempfile::TempDir, State, Authority) {
+        let folder = tempfile::tempdir().unwrap();
+        let domain = TrustDomain::parse("demo.example").unwrap();
+        let state = State::create(&folder.path().join("state"), &domain, now().unwrap()).unwrap();
+        let authority = Authority::open(&state).unwrap();
+        (folder, state, authority)
+    }
+
+    fn code(reply: &Reply) -> RefusalCode {
+        match reply {
+            Reply::Refused(refusal) => refusal.code,
+            Reply::Granted(_) => panic!("granted"),
+        }
+    }
+
+    fn asked() -> Outstanding {
+        let key = SigningKey::generate(&SystemRandom::new()).unwrap();
+        Outstanding::of_connection([0; 32], key.public().clone())
+    }
+
+    #[test]
+    fn a_clock_behind_the_records_judges_nothing_until_it_is_accepted() {
+        let (_folder, state, authority) = authority();
+        assert_eq!(code(&authority.answer(b"", asked())), RefusalCode::Malformed);
+        // As if the newest record had been written an hour later than now.
+        authority.store.record(Event::SecretStored { name: "later".into() }, now().unwrap() + 3_600).unwrap();
+        drop(authority);
+        let reopened = Authority::open(&state).unwrap();
+        assert_eq!(code(&reopened.answer(b"", asked())), RefusalCode::ClockUnavailable);
+        drop(reopened);
+        let again = Authority::open(&state).unwrap();
+        assert_eq!(
+            code(&again.answer(b"", asked())),
+            RefusalCode::ClockUnavailable,
+            "its own refusal must not heal it"
+        );
+        again.store.record(Event::ClockAccepted, now().unwrap()).unwrap();
+        drop(again);
+        assert_eq!(code(&Authority::open(&state).unwrap().answer(b"", asked())), RefusalCode::Malformed);
+    }
+
+    #[test]
+    fn a_flood_of_refusals_is_counted_and_the_count_is_recorded() {
+        let (_folder, _state, authority) = authority();
+        for _ in 0..LISTED_A_MINUTE + 30 {
+            authority.answer(b"", asked());
+        }
+        let listed = authority.store.audit_records().unwrap().len() as u64;
+        assert_eq!(listed, LISTED_A_MINUTE);
+        authority.record_counted();
+        let last = authority.store.audit_records().unwrap().pop().unwrap();
+        assert!(String::from_utf8(last).unwrap().contains("\"count\":30"));
+        authority.store.verify_audit().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_withdrawal_does_not_wait_for_another_file_to_be_mended() {
+        let (_folder, state, authority) = authority();
+        let workload = |name: &str, digit: &str| {
+            let digest = digit.repeat(96);
+            format!(
+                "name = \"{name}\"\nidentifier = \"spiffe://demo.example/{name}\"\nlifetime_seconds = 600\n[[reference_values]]\nname = \"r\"\n[reference_values.agent]\nexecutable = \"{0}\"\nconfiguration = \"{0}\"\n[reference_values.measured]\nplatform = \"snp\"\nlaunch_digest = \"{digest}\"\n",
+                digit.repeat(64)
+            )
+        };
+        let path = |name: &str| state.workloads().join(format!("{name}.toml"));
+        std::fs::write(path("one"), workload("one", "1")).unwrap();
+        std::fs::write(path("two"), workload("two", "2")).unwrap();
+        assert_eq!(authority.reload().unwrap(), 2);
+        std::fs::write(path("two"), "not a workload").unwrap();
+        crate::registry::Registry::remove(&state.workloads(), "one").unwrap();
+        assert!(authority.reload().is_err());
+        let left: Vec<_> = authority.verifier().registry().entries().iter().map(|e| e.workload.name.clone()).collect();
+        assert_eq!(left, ["two"], "the withdrawn one is gone, the broken one stays as it was read");
     }
 }

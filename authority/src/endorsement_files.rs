@@ -20,6 +20,10 @@ fn fault(path: &Path) -> impl Fn(EndorsementError) -> Fault {
 
 /// Loads every endorsement below `folder`. What is not there is not trusted.
 pub fn load(folder: &Path) -> Result<Endorsements, Fault> {
+    if !folder.is_dir() {
+        let cause = "the endorsement folder is gone; if a `.last` lies beside it, an import was cut off: import again";
+        return Err(Fault::of(folder.display(), cause));
+    }
     let mut endorsements = Endorsements::default();
     for path in folders(&folder.join("snp"))? {
         endorsements.snp.push(snp_root(&path)?);

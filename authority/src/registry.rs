@@ -20,6 +20,14 @@ const LIFETIMES: std::ops::RangeInclusive<u64> = 60..=86_400 * 30;
 /// Most secrets of one workload: as many full-size ones as a reply can hold.
 const MAX_SECRETS: usize = 12;
 
+const NAMES: &str = "names are 1 to 64 letters, digits, - and _";
+
+/// Whether it is a name of a workload or secret: nothing that could be a path.
+fn is_name(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    (1..=64).contains(&text.len()) && text.bytes().all(allowed)
+}
+
 /// One registered workload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,13 +51,8 @@ pub struct Workload {
 impl Workload {
     /// Checks what serde cannot.
     pub fn validate(&self) -> Result<WorkloadIdentifier, Fault> {
-        let named = |what: &str| {
-            !what.is_empty()
-                && what.len() <= 64
-                && what.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-        };
-        if !named(&self.name) || !self.secrets.iter().all(|secret| named(secret)) {
-            return Err(Fault::of(&self.name, "names are 1 to 64 letters, digits, - and _"));
+        if !is_name(&self.name) || !self.secrets.iter().all(|secret| is_name(secret)) {
+            return Err(Fault::of(&self.name, NAMES));
         }
         if self.secrets.len() > MAX_SECRETS {
             return Err(Fault::of(&self.name, format_args!("at most {MAX_SECRETS} secrets")));
@@ -151,12 +154,12 @@ impl Registry {
 
     /// Withdraws a workload: its file is removed.
     pub fn remove(folder: &Path, name: &str) -> Result<(), Fault> {
-        let registered = Self::load(folder)?;
-        if !registered.0.iter().any(|entry| entry.workload.name == name) {
-            return Err(Fault::of(name, "no workload of this name is registered"));
+        if !is_name(name) {
+            return Err(Fault::of(name, NAMES));
         }
         let path = folder.join(format!("{name}.toml"));
-        std::fs::remove_file(&path).map_err(|error| Fault::of(path.display(), error))
+        // Whatever the other files are like: a withdrawal waits for nothing.
+        std::fs::remove_file(&path).map_err(|error| Fault::of(format_args!("workload {name}"), error))
     }
 
     /// The entries, by name.

@@ -59,7 +59,7 @@ pub async fn serve(
     }
     // Whoever is being served holds a slot; all slots free means all are done.
     let _ = timeout(LINGER, slots.acquire_many(all)).await;
-    Ok(())
+    tokio::task::spawn_blocking(move || authority.record_counted()).await.map_err(|error| Fault::of("stopping", error))
 }
 
 async fn accept(

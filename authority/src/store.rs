@@ -6,6 +6,7 @@
 use crate::audit::{BrokenChain, Event, Head, Record};
 use crate::fault::Fault;
 use crate::files;
+use inwit_protocol::primitives::sha256;
 use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use std::path::Path;
 
@@ -45,9 +46,7 @@ impl Store {
     pub(crate) fn last_time(&self) -> Result<u64, Fault> {
         let transaction = self.0.begin_read().map_err(fault)?;
         let table = transaction.open_table(AUDIT).map_err(fault)?;
-        let newest = table.last().map_err(fault)?;
-        let record = newest.and_then(|(_, bytes)| serde_json::from_slice::<Record>(bytes.value()).ok());
-        Ok(record.map_or(0, |record| record.time))
+        Ok(head(&table)?.time)
     }
 
     fn begin(&self) -> Result<WriteTransaction, Fault> {
@@ -102,14 +101,17 @@ impl Store {
     }
 }
 
+/// The end of the chain. A newest record that does not parse is a fault: nothing can be appended to it.
+fn head(table: &impl ReadableTable<u64, &'static [u8]>) -> Result<Head, Fault> {
+    let Some((_, bytes)) = table.last().map_err(fault)? else { return Ok(Head::EMPTY) };
+    let record: Record =
+        serde_json::from_slice(bytes.value()).map_err(|error| Fault::of("audit log, newest record", error))?;
+    Ok(Head { length: record.sequence, digest: sha256(bytes.value()), time: record.time })
+}
+
 fn append(transaction: &WriteTransaction, event: Event, time: u64) -> Result<(), Fault> {
     let mut table = transaction.open_table(AUDIT).map_err(fault)?;
-    let head = match table.last().map_err(fault)? {
-        Some((sequence, bytes)) => {
-            Head { length: sequence.value(), digest: inwit_protocol::primitives::sha256(bytes.value()) }
-        }
-        None => Head::EMPTY,
-    };
+    let head = head(&table)?;
     let (bytes, head) = head.append(event, time);
     table.insert(head.length, bytes.as_slice()).map_err(fault)?;
     Ok(())
@@ -134,5 +136,10 @@ mod tests {
         assert_eq!(store.secret("disk").unwrap().unwrap(), b"wrapped");
         assert_eq!(store.secret("none").unwrap(), None);
         assert_eq!(store.verify_audit().unwrap().unwrap().length, 2);
+        // A clock set back, a refusal recorded by it, a restart: the log still knows how late it was.
+        store.record(Event::Refused { code: "clock-unavailable".into(), cause: "x".into() }, 1).unwrap();
+        assert_eq!(store.last_time().unwrap(), 3);
+        store.record(Event::ClockAccepted, 2).unwrap();
+        assert_eq!((store.last_time().unwrap(), store.verify_audit().unwrap().unwrap().length), (2, 4));
     }
 }

@@ -13,6 +13,7 @@ use inwit_protocol::result::AttestationResult;
 use inwit_protocol::signed::Signed;
 use ring::rand::SecureRandom;
 use std::path::Path;
+use std::sync::Arc;
 
 /// One connection's nonce, not yet spent. Verification consumes it: replay protection is ownership.
 pub struct Outstanding {
@@ -29,7 +30,7 @@ impl Outstanding {
 
 /// The Verifier, with everything that it judges by, read at one moment.
 pub struct Verifier {
-    key: SigningKey,
+    key: Arc<SigningKey>,
     endorsements: Endorsements,
     registry: Registry,
     policy: PolicyFile,
@@ -41,7 +42,7 @@ pub struct Verifier {
 impl Verifier {
     /// A Verifier whose results are for `audience`.
     pub fn new(
-        key: SigningKey,
+        key: Arc<SigningKey>,
         endorsements: Endorsements,
         registry: Registry,
         policy: PolicyFile,
@@ -51,10 +52,10 @@ impl Verifier {
         Self { key, endorsements, registry, policy, result_seconds, audience }
     }
 
-    /// The same Verifier without the workloads whose file is gone from `folder`. `key` is the same key again.
-    pub(crate) fn without_removed(&self, key: SigningKey, folder: &Path) -> Self {
+    /// The same Verifier without the workloads whose file is gone from `folder`.
+    pub(crate) fn without_removed(&self, folder: &Path) -> Self {
         Self {
-            key,
+            key: Arc::clone(&self.key),
             endorsements: self.endorsements.clone(),
             registry: self.registry.without_removed(folder),
             policy: self.policy.clone(),

@@ -9,6 +9,7 @@ use crate::state::State;
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Longest endorsement file, in bytes.
@@ -60,6 +61,10 @@ pub(super) fn endorsements(state: &State, act: &EndorsementsAct) -> Result<Done,
                 "\nstate the lowest acceptable patch levels in authority.toml, [policy.snp.minimum_tcb.{name}]: until then {name} is refused"
             );
         }
+        let is_list = |path: &Path| path.extension().is_some_and(|extension| extension == "crl");
+        if *platform == PlatformName::Snp && !files.iter().any(|file| is_list(file)) {
+            hint.push_str("\nimport AMD's revocation list too (a file named *.crl): the default policy demands one");
+        }
         hint.push_str("\nsend a running server SIGHUP");
     }
     let loaded = state.endorsements()?;
@@ -75,6 +80,10 @@ fn import(folder: &Path, place: &Path, sources: &[PathBuf]) -> Result<(), Fault>
         let path = path.to_owned();
         move |error: std::io::Error| Fault::of(path.display(), error)
     };
+    // An earlier import that was cut off between its two renames left the folder that was in force under the other name.
+    if !folder.exists() && last.exists() {
+        fs::rename(&last, folder).map_err(failed(&last))?;
+    }
     for left_over in [&next, &last].into_iter().filter(|path| path.exists()) {
         fs::remove_dir_all(left_over).map_err(failed(left_over))?;
     }
@@ -89,8 +98,11 @@ fn import(folder: &Path, place: &Path, sources: &[PathBuf]) -> Result<(), Fault>
         fs::remove_dir_all(&next).map_err(failed(&next))?;
         return Err(Fault::new(format!("{fault}; nothing was changed")));
     }
+    fs::set_permissions(&next, fs::Permissions::from_mode(0o700)).map_err(failed(&next))?;
     fs::rename(folder, &last).map_err(failed(folder))?;
     fs::rename(&next, folder).map_err(failed(&next))?;
+    let parent = folder.parent().unwrap_or(Path::new("."));
+    fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed(parent))?;
     fs::remove_dir_all(&last).map_err(failed(&last))
 }
 
@@ -106,4 +118,42 @@ fn copy(from: &Path, to: &Path, depth: usize) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folders() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("endorsements");
+        fs::create_dir_all(&folder).unwrap();
+        let keys = root.path().join("attestation-keys");
+        fs::write(&keys, "ab".repeat(32)).unwrap();
+        (root, folder, keys)
+    }
+
+    #[test]
+    fn a_bad_file_changes_nothing() {
+        let (root, folder, keys) = folders();
+        import(&folder, Path::new("vtpm"), std::slice::from_ref(&keys)).unwrap();
+        fs::write(&keys, "not a key").unwrap();
+        let fault = import(&folder, Path::new("vtpm"), &[keys]).unwrap_err();
+        assert!(fault.to_string().contains("nothing was changed"));
+        assert_eq!(endorsement_files::load(&folder).unwrap().vtpm, [[0xab; 32]]);
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 2, "nothing is left over");
+    }
+
+    #[test]
+    fn an_import_that_was_cut_off_loses_nothing() {
+        let (_root, folder, keys) = folders();
+        import(&folder, Path::new("vtpm"), std::slice::from_ref(&keys)).unwrap();
+        // As a crash between the two renames leaves it.
+        fs::rename(&folder, folder.with_extension("last")).unwrap();
+        assert!(endorsement_files::load(&folder).is_err(), "a folder that is gone is not an empty one");
+        let other = keys.with_file_name("ignored");
+        fs::write(&other, "").unwrap();
+        import(&folder, Path::new("notes"), &[other]).unwrap();
+        assert_eq!(endorsement_files::load(&folder).unwrap().vtpm, [[0xab; 32]]);
+    }
 }

@@ -225,6 +225,8 @@ pub(super) fn enroll(state: &State, identifier: &str, lifetime: u64, output: &Pa
 pub(super) enum AuditAct {
     /// Walk the chain and print its head, or locate the first record that does not fit.
     Verify,
+    /// Accept the clock as it is now, although the newest record is later: after a clock ran ahead and was set right.
+    AcceptClock,
     /// Print every record, a JSON line each.
     Show,
 }
@@ -242,6 +244,11 @@ pub(super) fn audit(state: &State, act: &AuditAct) -> Result<Done, Fault> {
                 json!({"whole": false, "record": broken.sequence, "cause": broken.cause}),
             ),
         }),
+        AuditAct::AcceptClock => {
+            let time = now()?;
+            store.record(Event::ClockAccepted, time)?;
+            Ok(Done::Said(format!("the clock is accepted: {time} seconds since 1970"), json!({"accepted": time})))
+        }
         AuditAct::Show => {
             let records = store.audit_records()?;
             let text: Vec<_> = records.iter().map(|record| String::from_utf8_lossy(record).into_owned()).collect();

@@ -97,7 +97,7 @@ impl Step {
     /// Does what is missing.
     ///
     /// # Errors
-    /// As the step's own module says; for packages [`WorldError::NeedsRoot`](super::WorldError::NeedsRoot) among them.
+    /// As the step's own module says; for packages [`WorldError::NeedsRoot`](super::WorldError) among them.
     pub fn prepare(self, world: &World, progress: &Progress) -> Result<Outcome> {
         let begun = Instant::now();
         match self {

@@ -163,9 +163,15 @@ fn verify_with(
             Err(revoked @ ChainError::Revoked(_)) => return Err(revoked.into()),
             Err(error) if chain.is_err() => chain = Err(error.into()),
             Err(_) => {}
-            // A root may be configured twice, once with its lists: then they were looked at.
-            Ok(revocation) if chain.as_ref().ok() != Some(&Revocation::Checked) => chain = Ok(revocation),
-            Ok(_) => {}
+            // A root may be configured twice, once with its lists: then they were looked at, or have expired for both.
+            Ok(Revocation::Checked) => chain = Ok(Revocation::Checked),
+            Ok(Revocation::NoList) => {
+                let listed =
+                    matches!(chain, Ok(Revocation::Checked) | Err(SnpError::Chain(ChainError::ListExpired(_))));
+                if !listed {
+                    chain = Ok(Revocation::NoList);
+                }
+            }
         }
     }
     let revocation = chain?;
