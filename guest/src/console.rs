@@ -60,6 +60,7 @@ fn write_without_waiting(mut console: &File, mut bytes: &[u8]) -> io::Result<()>
     let started = Instant::now();
     while !bytes.is_empty() {
         match console.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && started.elapsed() < LINE => {
                 std::thread::sleep(Duration::from_millis(2));

@@ -43,8 +43,15 @@ pub(crate) fn mount_late() -> Result<(), Refusal> {
     }
 }
 
-/// Sets a kernel parameter; one that this kernel does not have needs no setting.
+/// Sets a kernel parameter; one that this kernel does not have needs no setting. A kernel that has no parameters at all
+/// cannot be closed, and is refused.
 fn set(name: &str, value: &str) -> Result<(), Refusal> {
+    if !std::path::Path::new("/proc/sys/kernel").is_dir() {
+        return Err(Refusal::new(
+            RefusalCode::Internal,
+            "this kernel has no /proc/sys: build it with CONFIG_PROC_SYSCTL",
+        ));
+    }
     match std::fs::write(format!("/proc/sys/{name}"), value) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Refusal::new(RefusalCode::Internal, format_args!("setting {name}: {error}")))

@@ -7,11 +7,14 @@ use crate::config::{MeasuredConfig, Outlet};
 use crate::credential::BoundCredential;
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 use inwit_protocol::tls::{self, AcceptedPeers};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::socket::{MsgFlags, recv};
 use nix::unistd::{Uid, chown};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +26,8 @@ use tokio_rustls::TlsConnector;
 const HANDSHAKE: Duration = Duration::from_secs(30);
 /// Most local connections of one outlet at a time.
 const CONNECTIONS: usize = 64;
+/// How often a connection that was broken off is looked at.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// An outlet that listens; its task ends with the runtime.
 pub(crate) struct Open {
@@ -97,18 +102,73 @@ fn describe(error: &io::Error) -> String {
 }
 
 async fn relay(mut local: UnixStream, outlet: &Outlet, client: Arc<ClientConfig>) -> io::Result<()> {
+    let outcome = carry(&mut local, outlet, client).await;
+    if outcome.is_err() {
+        break_off(local).await;
+    }
+    outcome
+}
+
+async fn carry(local: &mut UnixStream, outlet: &Outlet, client: Arc<ClientConfig>) -> io::Result<()> {
     let name = ServerName::try_from("peer.invalid").map_err(io::Error::other)?;
     let handshake = async {
         let relayed = dial(&outlet.to).await?;
         TlsConnector::from(client).connect(name, relayed).await
     };
     let mut peer = tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    let carried = tokio::io::copy_bidirectional(&mut local, &mut peer).await.map(|_| ());
-    if carried.is_err() {
-        // A stream that the host cut must not look like one that the peer ended: the workload's end stays open and silent
-        // until the workload lets go of it.
-        crate::console::say(&format!("inwit: outlet {}: the peer's stream was cut", outlet.name));
-        tokio::io::copy(&mut local, &mut tokio::io::sink()).await?;
+    tokio::io::copy_bidirectional(local, &mut peer).await.map(|_| ())
+}
+
+/// Ends a local connection whose stream was cut, so that it cannot be taken for one that the peer ended. A unix socket is
+/// closed with an error only if bytes that the workload wrote lie in it unread; until there are such bytes, or until the
+/// workload lets go, it stays open and silent. Nothing is read any more: what is written now was not delivered.
+async fn break_off(local: UnixStream) {
+    let mut byte = [0];
+    loop {
+        match recv(local.as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+            Ok(0) | Err(nix::Error::EAGAIN) => {} // it ended its side, or says nothing: neither tells that it is gone
+            Ok(_) | Err(_) => return,             // unread bytes: the close that follows is an error at the other end
+        }
+        let mut poll = [PollFd::new(local.as_fd(), PollFlags::empty())];
+        let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
+        let polled = nix::poll::poll(&mut poll, PollTimeout::ZERO);
+        if polled.is_err() || poll.first().and_then(PollFd::revents).is_some_and(|found| found.intersects(gone)) {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
     }
-    carried
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    #[tokio::test]
+    async fn a_cut_stream_is_never_a_clean_end() {
+        // It said something that nobody took: its next read is an error.
+        let (local, mut workload) = UnixStream::pair().unwrap();
+        workload.write_all(b"request").await.unwrap();
+        timeout(SOON, break_off(local)).await.unwrap();
+        let error = workload.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+
+        // It ended its side and waits for the rest of an answer: it sees no end, until it lets go.
+        let (local, mut workload) = UnixStream::pair().unwrap();
+        workload.shutdown().await.unwrap();
+        let held = tokio::spawn(break_off(local));
+        assert!(timeout(LOOK * 4, workload.read(&mut [0])).await.is_err(), "an end was seen");
+        drop(workload);
+        timeout(SOON, held).await.unwrap().unwrap();
+
+        // It says nothing and waits for the peer to speak first: the same.
+        let (local, mut workload) = UnixStream::pair().unwrap();
+        let held = tokio::spawn(break_off(local));
+        assert!(timeout(LOOK * 4, workload.read(&mut [0])).await.is_err(), "an end was seen");
+        drop(workload);
+        timeout(SOON, held).await.unwrap().unwrap();
+    }
 }

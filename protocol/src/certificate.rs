@@ -108,13 +108,16 @@ pub fn verify(chain: &[&[u8]], bundle: &TrustBundle, role: Role, now: u64) -> Re
     Ok(WorkloadCertificate { identifier, spki: leaf.subject_public_key_info().as_ref().to_vec() })
 }
 
-/// Exactly one URI SAN, and it is a Workload Identifier (WC-1, WC-3, SV-1, SV-2); a key that signs data and nothing else (SV-4).
+/// Exactly one URI SAN, and it is a Workload Identifier (WC-1, WC-3, SV-1, SV-2); a key that may sign data, and no certificates (SV-4).
 fn only_identifier(leaf: &[u8]) -> Result<WorkloadIdentifier, Refusal> {
     let invalid = |cause: String| Refusal::new(RefusalCode::CertificateInvalid, cause);
     let uri = extensions::only_uri(leaf)
         .ok_or_else(|| invalid("the certificate does not have exactly one readable URI name".into()))?;
-    if !extensions::signs_data_only(leaf) {
-        return Err(invalid("the certificate's key usage is not for signing data alone".into()));
+    if !extensions::signs_data_and_no_certificates(leaf) {
+        return Err(invalid(
+            "the certificate's key usage must be critical, with digitalSignature, without keyCertSign and cRLSign"
+                .into(),
+        ));
     }
     WorkloadIdentifier::parse(uri).map_err(|error| invalid(error.to_string()))
 }

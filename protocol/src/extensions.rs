@@ -1,5 +1,5 @@
 //! What webpki does not judge of a leaf certificate: that its subject alternative names are all readable and hold exactly one
-//! URI (WC-1, SV-1), and that its key usage lets it sign and nothing more (SV-4). A bounded walk over DER that looks at
+//! URI (WC-1, SV-1), and that its key usage is critical, lets it sign data, and lets it sign no certificates or lists (SV-4). A bounded walk over DER that looks at
 //! nothing else; a certificate that it cannot walk is refused.
 
 /// DER tags that are met on the way (X.690 §8; RFC 5280 §4.1, §4.2.1.3, §4.2.1.6).
@@ -14,7 +14,7 @@ const URI_NAME: u8 = 0x86;
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 /// Most elements of one level that are walked over.
-const MAX_ELEMENTS: usize = 64;
+const MAX_ELEMENTS: usize = 256;
 /// Bits of KeyUsage, most significant first: digitalSignature, and keyCertSign with cRLSign.
 const DIGITAL_SIGNATURE: u8 = 0x80;
 const CERTIFICATE_SIGNING: u8 = 0x06;
@@ -57,19 +57,30 @@ fn only(bytes: &[u8], tag: u8) -> Option<&[u8]> {
     }
 }
 
-/// The value of an extension of a certificate, if it has it once.
-fn extension<'a>(certificate: &'a [u8], identifier: &[u8]) -> Option<&'a [u8]> {
+/// An extension: whether it is critical, and its value.
+struct Extension<'a> {
+    critical: bool,
+    value: &'a [u8],
+}
+
+/// An extension of a certificate, if it has it once.
+fn extension<'a>(certificate: &'a [u8], identifier: &[u8]) -> Option<Extension<'a>> {
     let (_, to_be_signed) = elements(only(certificate, SEQUENCE)?)?.into_iter().next()?;
     let (_, wrapped) = elements(to_be_signed)?.into_iter().find(|(tag, _)| *tag == EXTENSIONS)?;
     let mut found = None;
     for (_, extension) in elements(only(wrapped, SEQUENCE)?)? {
         let parts = elements(extension)?;
-        let value = match parts.as_slice() {
-            [(OBJECT_IDENTIFIER, name), (OCTET_STRING, value)] if *name == identifier => value,
-            [(OBJECT_IDENTIFIER, name), (BOOLEAN, _), (OCTET_STRING, value)] if *name == identifier => value,
+        let extension = match parts.as_slice() {
+            [(OBJECT_IDENTIFIER, name), (OCTET_STRING, value)] if *name == identifier => {
+                Extension { critical: false, value }
+            }
+            // DER: true is all ones, and false is not written.
+            [(OBJECT_IDENTIFIER, name), (BOOLEAN, [0xff]), (OCTET_STRING, value)] if *name == identifier => {
+                Extension { critical: true, value }
+            }
             _ => continue,
         };
-        if found.replace(*value).is_some() {
+        if found.replace(extension).is_some() {
             return None;
         }
     }
@@ -78,7 +89,7 @@ fn extension<'a>(certificate: &'a [u8], identifier: &[u8]) -> Option<&'a [u8]> {
 
 /// The one URI among the subject alternative names. `None` if there is none, more than one, or anything unreadable.
 pub(crate) fn only_uri(certificate: &[u8]) -> Option<&str> {
-    let names = elements(only(extension(certificate, SUBJECT_ALT_NAME)?, SEQUENCE)?)?;
+    let names = elements(only(extension(certificate, SUBJECT_ALT_NAME)?.value, SEQUENCE)?)?;
     let mut uris = names.iter().filter(|(tag, _)| *tag == URI_NAME);
     match (uris.next(), uris.next()) {
         (Some((_, uri)), None) if uri.is_ascii() => std::str::from_utf8(uri).ok(),
@@ -86,9 +97,10 @@ pub(crate) fn only_uri(certificate: &[u8]) -> Option<&str> {
     }
 }
 
-/// Whether key usage is present, lets the key sign data, and does not let it sign certificates or revocation lists.
-pub(crate) fn signs_data_only(certificate: &[u8]) -> bool {
-    let usage = extension(certificate, KEY_USAGE).and_then(|value| only(value, BIT_STRING));
+/// Whether key usage is present and critical, lets the key sign data, and does not let it sign certificates or lists.
+pub(crate) fn signs_data_and_no_certificates(certificate: &[u8]) -> bool {
+    let usage = extension(certificate, KEY_USAGE).filter(|usage| usage.critical);
+    let usage = usage.and_then(|usage| only(usage.value, BIT_STRING));
     // The first byte counts unused bits.
     matches!(usage, Some([_, bits, ..]) if bits & DIGITAL_SIGNATURE != 0 && bits & CERTIFICATE_SIGNING == 0)
 }
@@ -102,7 +114,58 @@ mod tests {
         #[test]
         fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = only_uri(&bytes);
-            let _ = signs_data_only(&bytes);
+            let _ = signs_data_and_no_certificates(&bytes);
+        }
+    }
+
+    /// A DER element of any length below 65,536.
+    fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+        let length = content.len();
+        let head = match length {
+            0..=127 => vec![tag, length as u8],
+            128..=255 => vec![tag, 0x81, length as u8],
+            _ => vec![tag, 0x82, (length >> 8) as u8, length as u8],
+        };
+        [head, content.to_vec()].concat()
+    }
+
+    /// A certificate of nothing but these extensions: (identifier, critical, value).
+    fn certificate(extensions: &[(&[u8], bool, Vec<u8>)]) -> Vec<u8> {
+        let list = extensions.iter().map(|(name, critical, value)| {
+            let critical = if *critical { der(BOOLEAN, &[0xff]) } else { vec![] };
+            der(SEQUENCE, &[der(OBJECT_IDENTIFIER, name), critical, der(OCTET_STRING, value)].concat())
+        });
+        let list = list.collect::<Vec<_>>().concat();
+        der(SEQUENCE, &der(SEQUENCE, &der(EXTENSIONS, &der(SEQUENCE, &list))))
+    }
+
+    #[test]
+    fn one_uri_is_found_whatever_its_length_and_company() {
+        for length in [3, 120, 300, 1_900] {
+            let uri = "u".repeat(length);
+            let names = [der(0x82, b"dns.example"), der(URI_NAME, uri.as_bytes()), der(0x87, &[127, 0, 0, 1])].concat();
+            let one = certificate(&[(SUBJECT_ALT_NAME, true, der(SEQUENCE, &names))]);
+            assert_eq!(only_uri(&one), Some(uri.as_str()));
+        }
+        let two = [der(URI_NAME, b"a"), der(URI_NAME, b"b")].concat();
+        assert_eq!(only_uri(&certificate(&[(SUBJECT_ALT_NAME, false, der(SEQUENCE, &two))])), None);
+        let once = || (SUBJECT_ALT_NAME, false, der(SEQUENCE, &der(URI_NAME, b"a")));
+        assert_eq!(only_uri(&certificate(&[once(), once()])), None, "the extension stands twice");
+        assert_eq!(only_uri(&certificate(&[])), None);
+    }
+
+    #[test]
+    fn key_usage_must_be_critical_and_fit() {
+        let usage = |critical, bits| certificate(&[(KEY_USAGE, critical, der(BIT_STRING, &[0, bits]))]);
+        assert!(signs_data_and_no_certificates(&usage(true, DIGITAL_SIGNATURE)));
+        assert!(
+            signs_data_and_no_certificates(&usage(true, DIGITAL_SIGNATURE | 0x08)),
+            "key agreement may stand beside it"
+        );
+        for certificate in
+            [usage(false, DIGITAL_SIGNATURE), usage(true, 0x20), usage(true, 0x84), usage(true, 0x82), certificate(&[])]
+        {
+            assert!(!signs_data_and_no_certificates(&certificate));
         }
     }
 
