@@ -2,6 +2,7 @@
 //! things. Text is cleaned of what would steer a terminal. Knows nothing of what it shows.
 
 use crate::audit::hex;
+use crate::fault::printable;
 use serde_json::Value;
 
 /// What stands beside a name.
@@ -151,11 +152,6 @@ fn inline(cell: &Cell) -> String {
     }
 }
 
-/// Without control characters, so that no certificate and no file name steers the terminal.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,7 +165,7 @@ mod tests {
             row("owner", None::<&str>),
             row("advisories", ["a", "b"].map(Cell::from).into_iter().collect::<Cell>()),
             row("events", [event(0), event(7)].into_iter().collect::<Cell>()),
-            row("name", "\u{1b}[2J"),
+            row("name", "\u{1b}[2J\u{202e}"),
         ]
     }
 
@@ -184,7 +180,7 @@ owner             -
 advisories        a b
 events[0]         pcr=0 digest=abab
 events[1]         pcr=7 digest=abab
-name              ?[2J
+name              ?[2J?
 ";
         assert_eq!(text(&sample()), expected);
     }
@@ -195,7 +191,7 @@ name              ?[2J
             "platform": "tdx", "attributes": {"debug": false, "bits": "0xffffffffffffffff"},
             "version": {"major": 1, "minor": null}, "owner": null,
             "advisories": ["a", "b"], "events": [{"pcr": 0, "digest": "abab"}, {"pcr": 7, "digest": "abab"}],
-            "name": "\u{1b}[2J",
+            "name": "\u{1b}[2J\u{202e}",
         });
         assert_eq!(json(&sample()), expected);
     }
