@@ -3,6 +3,8 @@
 
 mod evidence_support;
 
+#[path = "cli_evidence/found.rs"]
+mod found;
 #[path = "cli_evidence/simulated.rs"]
 mod simulated;
 #[path = "cli_evidence/usage.rs"]

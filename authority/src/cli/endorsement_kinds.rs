@@ -163,6 +163,17 @@ fn document(bytes: &[u8]) -> Result<Piece, String> {
     Err("JSON, but no TDX collateral: tcb_info and qe_identity are missing".to_owned())
 }
 
+/// What says that it is Intel's root, in the chain that collateral brings along: no more trusted than the collateral is.
+pub(super) fn carried_roots(document: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let json: serde_json::Value = serde_json::from_slice(document).unwrap_or_default();
+    let chain = json.get("tcb_info_issuer_chain").and_then(serde_json::Value::as_str).unwrap_or_default().as_bytes();
+    let root = |piece| match piece {
+        Piece::TdxRoot(name, der) => Some((name, der)),
+        _ => None,
+    };
+    recognise(chain).unwrap_or_default().into_iter().filter_map(root).collect()
+}
+
 /// Lines of digests, with empty lines and lines that begin with # between them; `None` when it is another text.
 fn attestation_keys(text: &str) -> Option<Vec<[u8; 32]>> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));

@@ -1,30 +1,32 @@
 //! Endorsements for one judgement, from files and folders on the command line: read, recognised and put together. A root
-//! is trusted because the person at the command line handed it in, and for no other reason; nothing is built in and
-//! nothing is fetched. A file that is not understood ends the act; one that is passed over is told of.
+//! is trusted because the person at the command line named its file, its folder or its digest, and for no other reason:
+//! not because it lies with the evidence, nor because collateral carries it. Nothing is built in and nothing is fetched.
+//! A file that is not understood ends the act; what has no effect is told of.
 
-use super::endorsement_kinds::{Piece, recognise};
+mod found;
+
+use self::found::{Held, Place};
+use super::endorsement_kinds::{Piece, carried_roots};
+use crate::audit::hex;
 use crate::evidence::x509::{self, RevocationList};
 use crate::evidence::{Endorsements, Product, SnpRoot, TdxRoot};
 use crate::fault::Fault;
-use crate::files;
 use inwit_protocol::evidence::Platform;
 use inwit_protocol::primitives::sha256;
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Longest endorsement file, in bytes.
-const FILE_LIMIT: usize = 4_194_304;
-/// Bytes of all endorsements of one act together.
-const TOTAL_LIMIT: usize = 1 << 26;
-/// Files looked at in one act.
-const COUNT_LIMIT: usize = 1_024;
-/// Folders within folders.
-const DEPTH_LIMIT: usize = 8;
-/// Names of files that people keep beside endorsements: beginnings, endings, and whole names.
-const BESIDE: [&str; 7] = ["readme", "license", "licence", "copying", "notice", "changelog", "manifest"];
-const ENDINGS: [&str; 8] = ["txt", "md", "html", "tsv", "csv", "toml", "log", "cbor"];
-const EVIDENCE: [&str; 2] = ["report.bin", "quote.bin"];
+/// What the command line hands in.
+pub(super) struct Handed<'a> {
+    /// Files and folders of endorsements.
+    pub(super) paths: &'a [PathBuf],
+    /// Files of the other side: the evidence and its event log. A folder that holds one of them vouches for no root.
+    pub(super) sent: Vec<&'a Path>,
+    /// The policy, which is no endorsement either.
+    pub(super) policy: Option<&'a Path>,
+    /// SHA-256 of the roots that count, wherever they are found; with none, the place decides.
+    pub(super) digests: &'a [[u8; 32]],
+}
 
 /// What was handed in.
 #[derive(Default)]
@@ -35,41 +37,36 @@ pub(super) struct Sources {
     pub(super) table: Option<Vec<u8>>,
     /// The roots that are trusted in this act.
     pub(super) roots: Vec<Root>,
+    /// Roots that were found and do not count, each with its reason.
+    withheld: Vec<(Root, &'static str)>,
     /// Files without effect, and why.
     pub(super) set_aside: Vec<(PathBuf, String)>,
 }
 
-/// A trusted root certificate.
+/// A root certificate or an attestation key.
 pub(super) struct Root {
     pub(super) platform: Platform,
     /// Common name.
     pub(super) name: String,
     pub(super) file: PathBuf,
-    /// SHA-256 of the certificate in DER.
+    /// SHA-256 of the certificate in DER, or the key's own digest.
     pub(super) digest: [u8; 32],
 }
 
-/// Reads every file that is named and every file in every folder that is named, but for those named `elsewhere` on the
-/// command line: people keep the evidence beside its endorsements.
+/// Reads every file that is named and every file in every folder that is named, but for those that the command line names
+/// as something else: people keep the evidence beside its endorsements.
 ///
 /// # Errors
 /// The file that cannot be read or understood.
-pub(super) fn gather(paths: &[PathBuf], elsewhere: &[&Path]) -> Result<Sources, Fault> {
+pub(super) fn gather(handed: &Handed<'_>) -> Result<Sources, Fault> {
     let mut sources = Sources::default();
-    let (mut pieces, mut left) = (Vec::new(), TOTAL_LIMIT);
-    for path in list(paths, elsewhere, &mut sources.set_aside)? {
-        let bytes = files::read(&path, FILE_LIMIT.min(left))?;
-        left = left.saturating_sub(bytes.len());
-        for piece in recognise(&bytes).map_err(|cause| Fault::of(path.display(), cause))? {
-            pieces.push((path.clone(), piece));
-        }
-    }
-    snp(&pieces, &mut sources)?;
-    tdx(&pieces, &mut sources)?;
-    for (path, piece) in pieces {
+    let all = found::read(handed, &mut sources.set_aside)?;
+    snp(&all, handed, &mut sources)?;
+    tdx(&all, handed, &mut sources)?;
+    for Held { path, place, piece } in all {
         match piece {
             Piece::Vek(certificate) => sources.endorsements.veks.push(certificate),
-            Piece::AttestationKeys(keys) => sources.endorsements.vtpm.extend(keys),
+            Piece::AttestationKeys(keys) => sources.attestation_keys(handed, &path, place, keys),
             Piece::Table(table) if sources.table.as_ref().is_some_and(|other| *other != table) => {
                 return Err(Fault::of(path.display(), "a second certificate table: a report comes with one"));
             }
@@ -78,84 +75,93 @@ pub(super) fn gather(paths: &[PathBuf], elsewhere: &[&Path]) -> Result<Sources, 
             _ => {}
         }
     }
+    sources.tell_of_withheld();
     Ok(sources)
 }
 
-/// The files to read, folders in the order of names.
-fn list(paths: &[PathBuf], elsewhere: &[&Path], set_aside: &mut Vec<(PathBuf, String)>) -> Result<Vec<PathBuf>, Fault> {
-    let elsewhere: Vec<PathBuf> = elsewhere.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
-    let mut files = Vec::new();
-    let mut folders = Vec::new();
-    for path in paths {
-        // A file that is named is meant: it is read, whatever its name.
-        if metadata(path)?.is_dir() {
-            folders.push((path.clone(), 0));
+/// Why a root does not count.
+fn objection(digests: &[[u8; 32]], place: Place, digest: &[u8; 32]) -> Option<&'static str> {
+    match place {
+        _ if digests.contains(digest) => None,
+        _ if !digests.is_empty() => Some("it is not among --root-sha256"),
+        Place::Named | Place::Folder => None,
+        Place::WithEvidence => Some(
+            "it lies with the evidence and may have come with it: compare it with the vendor's, then name the root file \
+             itself with --endorsements FILE, or its digest with --root-sha256 HEX",
+        ),
+        Place::Carried => Some(
+            "collateral brings it along and cannot vouch for it: compare it with the vendor's, then name its digest with \
+             --root-sha256 HEX, or a root file with --endorsements FILE",
+        ),
+    }
+}
+
+impl Sources {
+    /// Takes in a root and says whether it counts. One that does not is kept apart, with the reason.
+    fn admit(&mut self, handed: &Handed<'_>, place: Place, root: Root) -> bool {
+        match objection(handed.digests, place, &root.digest) {
+            None => self.roots.push(root),
+            Some(reason) => {
+                self.withheld.push((root, reason));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Keys of one file. Of many that do not count the first stands for all.
+    fn attestation_keys(&mut self, handed: &Handed<'_>, file: &Path, place: Place, keys: Vec<[u8; 32]>) {
+        let root = |digest| {
+            let (platform, name, file) = (Platform::Vtpm, "attestation key".to_owned(), file.to_owned());
+            Root { platform, name, file, digest }
+        };
+        let (count, not): (Vec<_>, Vec<_>) =
+            keys.into_iter().partition(|key| objection(handed.digests, place, key).is_none());
+        for key in count {
+            self.admit(handed, place, root(key));
+            self.endorsements.vtpm.push(key);
+        }
+        if let Some(first) = not.first() {
+            self.admit(handed, place, root(*first));
+        }
+    }
+
+    /// Every root that does not count, once, unless the same root counts for another reason.
+    fn tell_of_withheld(&mut self) {
+        let mut told: BTreeSet<[u8; 32]> = self.roots.iter().map(|root| root.digest).collect();
+        self.withheld.retain(|(root, _)| told.insert(root.digest));
+        for (root, reason) in &self.withheld {
+            let reason = format!("root not trusted: {} of SHA-256 {}: {reason}", root.name, hex(&root.digest));
+            self.set_aside.push((root.file.clone(), reason));
+        }
+    }
+
+    /// What somebody can do whose evidence lacks a root, when one was found that does not count.
+    pub(super) fn advice(&self, platform: Platform, handed: &Handed<'_>) -> Option<&'static str> {
+        self.withheld.iter().find(|(root, _)| root.platform == platform)?;
+        Some(if handed.digests.is_empty() {
+            "a root was set aside: compare it with the vendor's, then name the root file itself with --endorsements FILE"
         } else {
-            files.push(path.clone());
-        }
+            "a root was set aside: its digest is not among --root-sha256"
+        })
     }
-    let mut seen = files.len();
-    while let Some((folder, depth)) = folders.pop() {
-        let listing = fs::read_dir(&folder).map_err(|error| Fault::of(folder.display(), error))?;
-        let entries = listing.take(COUNT_LIMIT.saturating_add(1)).map(|entry| entry.map(|entry| entry.path()));
-        let entries: Result<BTreeSet<PathBuf>, _> = entries.collect();
-        let mut below = Vec::new();
-        for path in entries.map_err(|error| Fault::of(folder.display(), error))? {
-            seen = seen.saturating_add(1);
-            if seen > COUNT_LIMIT || depth > DEPTH_LIMIT {
-                let cause = format!("more than {COUNT_LIMIT} files, or folders deeper than {DEPTH_LIMIT}");
-                return Err(Fault::of(folder.display(), format_args!("{cause}: name the endorsements themselves")));
-            }
-            let named = fs::canonicalize(&path).is_ok_and(|whole| elsewhere.contains(&whole));
-            let named = named.then_some("named on the command line as something else");
-            match named.or_else(|| reason_to_skip(&path)) {
-                Some(reason) => set_aside.push((path, reason.to_owned())),
-                None if metadata(&path)?.is_dir() => below.push((path, depth.saturating_add(1))),
-                None => files.push(path),
-            }
-        }
-        folders.extend(below.into_iter().rev());
-    }
-    Ok(files)
-}
-
-/// What a path leads to; nothing but files and folders, for a pipe would be waited on.
-fn metadata(path: &Path) -> Result<fs::Metadata, Fault> {
-    let metadata = fs::metadata(path).map_err(|error| Fault::of(path.display(), error))?;
-    if metadata.is_dir() || metadata.is_file() {
-        return Ok(metadata);
-    }
-    Err(Fault::of(path.display(), "neither a file nor a folder"))
-}
-
-/// Why a file found in a folder is clearly no endorsement, by its name.
-fn reason_to_skip(path: &Path) -> Option<&'static str> {
-    let name = path.file_name()?.to_str()?.to_ascii_lowercase();
-    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
-    if name.starts_with('.') {
-        return Some("hidden");
-    }
-    if EVIDENCE.contains(&name.as_str()) {
-        return Some("evidence by its name");
-    }
-    let beside = BESIDE.iter().any(|start| name.starts_with(start)) || ENDINGS.contains(&ending.as_str());
-    beside.then_some("no endorsement by its name")
 }
 
 /// A root for each ARK, with the intermediates and lists that it signed.
-fn snp(pieces: &[(PathBuf, Piece)], sources: &mut Sources) -> Result<(), Fault> {
+fn snp(all: &[Held], handed: &Handed<'_>, sources: &mut Sources) -> Result<(), Fault> {
     let mut arks: Vec<(Product, &[u8])> = Vec::new();
-    for (path, piece) in pieces {
+    for Held { path, place, piece } in all {
         let Piece::Ark(product, ark) = piece else { continue };
-        SnpRoot::new(*product, ark, &[], &[]).map_err(|error| Fault::of(path.display(), error))?;
         if arks.contains(&(*product, ark)) {
             continue;
         }
-        arks.push((*product, ark));
         let (platform, name, file) = (Platform::Snp, format!("ARK-{product}"), path.clone());
-        sources.roots.push(Root { platform, name, file, digest: sha256(ark) });
+        if sources.admit(handed, *place, Root { platform, name, file, digest: sha256(ark) }) {
+            SnpRoot::new(*product, ark, &[], &[]).map_err(|error| Fault::of(path.display(), error))?;
+            arks.push((*product, ark));
+        }
     }
-    for (path, piece) in pieces {
+    for Held { path, piece, .. } in all {
         let (product, signed) = match piece {
             Piece::Intermediate(product, der) => (product, arks.iter().any(|(_, ark)| issued(der, ark))),
             Piece::List(product, der) => (product, arks.iter().any(|(_, ark)| listed(der, ark))),
@@ -177,7 +183,7 @@ fn snp(pieces: &[(PathBuf, Piece)], sources: &mut Sources) -> Result<(), Fault> 
     }
     for (product, ark) in arks {
         let under = |wanted: fn(&Piece, &[u8]) -> Option<Vec<u8>>| -> Vec<Vec<u8>> {
-            pieces.iter().filter_map(|(_, piece)| wanted(piece, ark)).collect()
+            all.iter().filter_map(|held| wanted(&held.piece, ark)).collect()
         };
         let intermediates = under(|piece, ark| match piece {
             Piece::Intermediate(_, der) if issued(der, ark) => Some(der.clone()),
@@ -207,20 +213,26 @@ fn listed(der: &[u8], ark: &[u8]) -> bool {
 }
 
 /// Every root with all of the collateral: its signatures say under which root it counts.
-fn tdx(pieces: &[(PathBuf, Piece)], sources: &mut Sources) -> Result<(), Fault> {
-    let mut roots: Vec<&[u8]> = Vec::new();
-    for (path, piece) in pieces {
-        let Piece::TdxRoot(name, root) = piece else { continue };
-        TdxRoot::new(root, &[]).map_err(|error| Fault::of(path.display(), error))?;
-        if roots.contains(&root.as_slice()) {
-            continue;
+fn tdx(all: &[Held], handed: &Handed<'_>, sources: &mut Sources) -> Result<(), Fault> {
+    let mut roots: Vec<Vec<u8>> = Vec::new();
+    // Where a root is also in a file of its own, that file is the one to tell of.
+    let carry = |held: &&Held| matches!(held.piece, Piece::Collateral(_));
+    for Held { path, place, piece } in all.iter().filter(|held| !carry(held)).chain(all.iter().filter(carry)) {
+        let (place, candidates) = match piece {
+            Piece::TdxRoot(name, root) => (*place, vec![(name.clone(), root.clone())]),
+            Piece::Collateral(document) => (Place::Carried, carried_roots(document)),
+            _ => continue,
+        };
+        for (name, root) in candidates {
+            let (platform, file, digest) = (Platform::Tdx, path.clone(), sha256(&root));
+            if !roots.contains(&root) && sources.admit(handed, place, Root { platform, name, file, digest }) {
+                TdxRoot::new(&root, &[]).map_err(|error| Fault::of(path.display(), error))?;
+                roots.push(root);
+            }
         }
-        roots.push(root);
-        let (platform, name, file) = (Platform::Tdx, name.clone(), path.clone());
-        sources.roots.push(Root { platform, name, file, digest: sha256(root) });
     }
     let mut documents: Vec<&[u8]> = Vec::new();
-    for (path, piece) in pieces {
+    for Held { path, piece, .. } in all {
         let Piece::Collateral(document) = piece else { continue };
         match roots.first() {
             Some(root) => drop(TdxRoot::new(root, &[document]).map_err(|error| Fault::of(path.display(), error))?),
@@ -229,7 +241,7 @@ fn tdx(pieces: &[(PathBuf, Piece)], sources: &mut Sources) -> Result<(), Fault> 
         documents.push(document);
     }
     for root in roots {
-        let root = TdxRoot::new(root, &documents).map_err(|error| Fault::of("collateral", error))?;
+        let root = TdxRoot::new(&root, &documents).map_err(|error| Fault::of("collateral", error))?;
         sources.endorsements.tdx.push(root);
     }
     Ok(())
@@ -240,14 +252,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_clearly_no_endorsement_is_passed_over_by_name() {
-        for name in
-            ["README", "readme.md", "verify-at.txt", "report.bin", "quote.bin", "MANIFEST.tsv", ".git", "a.CBOR"]
-        {
-            assert!(reason_to_skip(&Path::new("folder").join(name)).is_some(), "{name}");
-        }
-        for name in ["ark.der", "milan.crl", "vcek", "quote2.bin", "attestation-keys", "collateral.json", "table.bin"] {
-            assert_eq!(reason_to_skip(&Path::new("folder").join(name)), None, "{name}");
-        }
+    fn a_digest_counts_everywhere_and_without_one_the_place_decides() {
+        let places = [Place::Named, Place::Folder, Place::WithEvidence, Place::Carried];
+        let counts = |digests: &[[u8; 32]]| places.map(|place| objection(digests, place, &[7; 32]).is_none());
+        assert_eq!(counts(&[]), [true, true, false, false]);
+        assert_eq!(counts(&[[8; 32], [7; 32]]), [true; 4]);
+        assert_eq!(counts(&[[8; 32]]), [false; 4]);
     }
 }

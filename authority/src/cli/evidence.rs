@@ -2,16 +2,17 @@
 //! needs no state folder, opens no connection and reads no clock: everything that decides stands on the command line.
 //! Nothing that comes of it can issue or release.
 
-use super::endorsement_sources::{Sources, gather};
-use super::table::{Cell, Rows, json, printable, row, text};
+use super::endorsement_sources::{Handed, Sources, gather};
+use super::table::{Cell, Rows, json, row, text};
 use super::{Done, claims_json, evidence_file, policy_file};
 use crate::audit::hex;
+use crate::endorsement_files::parse_pin;
 use crate::evidence::{self, AppraisalPolicy, Authentic};
-use crate::fault::Fault;
+use crate::fault::{Fault, printable};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use inwit_protocol::evidence::{Evidence, Platform};
-use inwit_protocol::refusal::Refusal;
+use inwit_protocol::refusal::{Refusal, RefusalCode};
 use std::path::{Path, PathBuf};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -27,8 +28,15 @@ with --endorsements, and so are attestation keys. None is built in, none is fetc
 their digests (they are printed), and never take them from where the evidence came from. Without revocation lists for an
 ARK, revocation by AMD is not checked.
 
-What a file holds is told by its content, not its name. A file that is not understood is an error. In folders, what is
-clearly no endorsement by its name (README, *.txt, report.bin, quote.bin, …) is passed over, and said so.
+A root counts when you name its file, or a folder that it lies in or below. It does not count in a folder that also holds
+the evidence or its event log, nor below such a folder, nor inside of collateral: whoever made the evidence may have put
+it there. With --root-sha256 your word is the digest: such roots count wherever they are found, the one inside of
+collateral too, and no others do. Intermediates, keys of chips, revocation lists and collateral count from everywhere,
+for a root has signed them.
+
+What a file holds is told by its content, not its name. A file that is not understood is an error, but for what lies in a
+folder and is clearly no endorsement by its name either (README, *.txt, report.bin, quote.bin, …): it is passed over, and
+said so.
 
 --at is demanded because the outcome depends on it: certificates, revocation lists and collateral begin and end. A verdict
 by the machine's clock could not be repeated tomorrow, and whoever sets the clock would set the verdict.
@@ -40,6 +48,8 @@ copied it.
       --at 2026-06-01T00:00:00Z --report-data 00…
   inwit-authority authenticate --platform tdx --evidence quote.bin --endorsements intel-root.der \\
       --endorsements collateral.json --at $(date +%s) --json
+  inwit-authority authenticate --platform tdx --evidence received/quote.bin --endorsements received/ \\
+      --root-sha256 DIGEST-OF-INTEL-SGX-ROOT-CA --at 2026-06-01T00:00:00Z
 
 Exit codes: 0 authentic, 1 a file of yours cannot be read or understood, 2 usage, 3 refused.";
 
@@ -55,7 +65,7 @@ The measured part of authenticate's JSON has this shape; what makes it trustwort
 Debugging and migration are refused whatever the policy says. Binding and agent are not judged here: evidence from
 elsewhere has none. So this verdict issues no credential and releases no secret; `serve` demands both.
 
-Endorsements, --at and --report-data are as in `authenticate --help`. Exit codes: 0 appraised, 1 a file of yours cannot be
+Endorsements, roots, --at and --report-data are as in `authenticate --help`. Exit codes: 0 appraised, 1 a file of yours cannot be
 read or understood, 2 usage, 3 refused.";
 
 /// Evidence and what it is judged by.
@@ -71,6 +81,10 @@ pub(super) struct Submission {
     /// JSON), or attestation keys (lines of 64 hex digits); may be given several times.
     #[arg(long, value_name = "PATH")]
     endorsements: Vec<PathBuf>,
+    /// SHA-256 of a root certificate in DER, or of an attestation key: only such roots count, wherever they are found; may
+    /// be given several times.
+    #[arg(long, value_name = "HEX", value_parser = digest)]
+    root_sha256: Vec<Digest>,
     /// TCG event log beside the evidence (CCEL, TPM), which has to explain its registers. Not for snp.
     #[arg(long, value_name = "FILE")]
     event_log: Option<PathBuf>,
@@ -126,6 +140,13 @@ impl Expected {
     }
 }
 
+/// SHA-256.
+type Digest = [u8; 32];
+
+fn digest(text: &str) -> Result<Digest, String> {
+    parse_pin(text).ok_or_else(|| "a SHA-256 is written as 64 hex digits, without spaces".to_owned())
+}
+
 /// The platforms by their stable names.
 fn platforms() -> impl TypedValueParser<Value = Platform> {
     let names = PossibleValuesParser::new([Platform::Snp, Platform::Tdx, Platform::Vtpm].map(Platform::text));
@@ -159,12 +180,17 @@ fn judged(submission: &Submission, policy: Option<&Path>, form: Form) -> Result<
         return Ok(Done::Misused(words));
     }
     let (platform, log) = (submission.platform, submission.event_log.as_deref());
-    let elsewhere: Vec<&Path> = [Some(submission.evidence.as_path()), log, policy].into_iter().flatten().collect();
+    let handed = Handed {
+        paths: &submission.endorsements,
+        sent: [Some(submission.evidence.as_path()), log].into_iter().flatten().collect(),
+        policy,
+        digests: &submission.root_sha256,
+    };
     let policy = policy.map(policy_file::read).transpose()?;
-    let sources = gather(&submission.endorsements, &elsewhere)?;
+    let sources = gather(&handed)?;
     if form == Form::Text {
         for (path, reason) in &sources.set_aside {
-            eprintln!("inwit-authority: not used: {}: {reason}", printable(&path.display().to_string()));
+            eprintln!("inwit-authority: not used: {}", printable(&format!("{}: {reason}", path.display())));
         }
     }
     let mut said = vec![row("platform", platform.text()), row("at_unix_seconds", Cell::Number(submission.at))];
@@ -173,10 +199,7 @@ fn judged(submission: &Submission, policy: Option<&Path>, form: Form) -> Result<
     // Claims are told of once they are authentic, also where they are then refused.
     let authentic = said.iter().any(|(name, _)| name == "claims");
     said.insert(2, row("authentic", authentic));
-    // A TPM has no root: its key, among the claims, is the one that was handed in.
-    if platform != Platform::Vtpm {
-        said.push(row("trusted_roots", roots(&sources, platform)));
-    }
+    said.push(row("trusted_roots", roots(&sources, platform)));
     match outcome {
         Ok((verdict, sentence)) => {
             let text = format!("{}verdict: {verdict}: {sentence}", text(&said));
@@ -185,6 +208,7 @@ fn judged(submission: &Submission, policy: Option<&Path>, form: Form) -> Result<
             Ok(Done::Said(text, json(&said)))
         }
         Err(Stop::Refused(refusal)) => {
+            let refusal = advised(refusal, sources.advice(platform, &handed));
             let text = format!("{}verdict: refused: {refusal}", text(&said));
             let mut all = refused(&refusal);
             all.extend(said);
@@ -245,7 +269,7 @@ fn compared(authentic: Authentic, expected: Option<&Expected>) -> Result<Authent
     }
 }
 
-/// The roots that are trusted in this act, with their digests, so that people can compare them with the vendor's.
+/// The roots and attestation keys that are trusted in this act, with their digests, so that people can compare them with the vendor's.
 fn roots(sources: &Sources, platform: Platform) -> Cell {
     let ours = sources.roots.iter().filter(|root| root.platform == platform);
     let root = |root: &super::endorsement_sources::Root| {
@@ -260,6 +284,15 @@ fn set_aside(sources: &Sources) -> Cell {
         Cell::from(vec![row("file", path.display().to_string()), row("reason", reason.as_str())])
     };
     sources.set_aside.iter().map(entry).collect()
+}
+
+/// A refusal for want of a root, with what can be done about it. Where another root is trusted and did not fit, nobody is
+/// invited to trust one more.
+fn advised(refusal: Refusal, advice: Option<&str>) -> Refusal {
+    match advice.filter(|_| refusal.code == RefusalCode::EndorsementMissing) {
+        Some(advice) => Refusal::new(refusal.code, format_args!("{}; {advice}", refusal.cause)),
+        None => refusal,
+    }
 }
 
 /// A refusal as programs read it.

@@ -15,12 +15,12 @@ use super::evidence_support::tpm::{Tpm, evidence_of};
 use super::evidence_support::{evidence, read};
 use super::{Case, hex, lenient, naming};
 
-static MILAN: LazyLock<Amd> = LazyLock::new(|| Amd::new(Product::Milan));
+pub(super) static MILAN: LazyLock<Amd> = LazyLock::new(|| Amd::new(Product::Milan));
 const DATA: [u8; 64] = [0xda; 64];
 const LAUNCH: [u8; 48] = [0x4d; 48];
 
 /// A report and the certificate of the chip that signed it, after a change to what it says.
-fn report(offset: usize, bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn report(offset: usize, bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let vek = MILAN.issue(&MILAN.vcek_fields());
     let mut body = MILAN.body(&DATA, &LAUNCH);
     body[offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -28,13 +28,13 @@ fn report(offset: usize, bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// The same as a case with the simulated AMD's root.
-fn snp(offset: usize, bytes: &[u8]) -> Case {
+pub(super) fn snp(offset: usize, bytes: &[u8]) -> Case {
     let (report, vcek) = report(offset, bytes);
     let case = Case::new("snp", amd::NOW, &report).holding("vcek", &vcek);
     case.holding("ark.der", &MILAN.ark_der).holding("ask.der", &MILAN.ask_der)
 }
 
-fn pem(label: &str, der: &[u8]) -> Vec<u8> {
+pub(super) fn pem(label: &str, der: &[u8]) -> Vec<u8> {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = format!("-----BEGIN {label}-----\n");
     for three in der.chunks(3) {
@@ -105,7 +105,8 @@ fn certificates_are_known_by_what_they_are_in_every_form() {
     case.file("vcek.cer", &vcek);
     case.file("README", b"where all of this is from");
     let folder = case.folder.path().to_owned();
-    let case = case.with(folder);
+    // The root lies below the evidence: the folder that it is in has to be named.
+    let case = case.with(&folder).with(folder.join("amd"));
     case.claims();
     let text = case.run("authenticate", &[]);
     assert!(text.stderr.contains("README: no endorsement by its name"), "{}", text.stderr);
@@ -183,13 +184,13 @@ fn a_policy_that_names_the_measurement_accepts_it_and_nothing_else() {
     case.run("appraise", &more).refused("binding-mismatch");
 }
 
-fn td() -> Td {
+pub(super) fn td() -> Td {
     let (rtmrs, mrtd) = ([[0xd1; 48], [0xd2; 48], [0xd3; 48], [0; 48]], [0xd0; 48]);
     Td { attributes: ATTRIBUTES, xfam: XFAM, seam_attributes: 0, mrtd, rtmrs, report_data: DATA, qe_tail: 0 }
 }
 
 /// A quote with the simulated Intel's root, found in its collateral, and the collateral of this chip.
-fn tdx(chip: &Chip, td: &Td) -> Case {
+pub(super) fn tdx(chip: &Chip, td: &Td) -> Case {
     let intel = Intel::new(chip);
     let collateral = intel.collateral(chip);
     let json: Value = serde_json::from_slice(&collateral).unwrap();

@@ -23,6 +23,9 @@ fn wrong_words_are_usage() {
     for data in ["", "00", &"00".repeat(63)] {
         words(&["--at", "0", "--report-data", data]).complained(2, "exactly 64 bytes");
     }
+    for digest in ["", "00", &"0g".repeat(32), &"00".repeat(33)] {
+        words(&["--at", "0", "--root-sha256", digest]).complained(2, "64 hex digits");
+    }
     words(&["--at", "0", "--event-log", "none"]).complained(2, "SNP has no event log");
     words(&["--at", "0", "--policy", "none"]).complained(2, "--policy");
     run(&["authenticate", "--platform", "sgx", "--at", "0", "--evidence", "none"])
@@ -34,7 +37,12 @@ fn wrong_words_are_usage() {
 fn the_help_says_where_trust_comes_from_and_why_the_time_is_asked() {
     let help = run(&["authenticate", "--help"]);
     assert_eq!(help.code, 0);
-    for said in ["only because you hand it in", "--at is demanded because", "Exit codes"] {
+    for said in [
+        "only because you hand it in",
+        "does not count in a folder that also holds",
+        "--at is demanded because",
+        "Exit codes",
+    ] {
         assert!(help.stdout.contains(said), "{said}");
     }
     let help = run(&["appraise", "--help"]);
@@ -65,7 +73,9 @@ fn evidence_that_does_not_parse_is_refused_and_a_file_that_is_not_there_is_a_fau
 
 #[test]
 fn a_file_that_is_not_understood_ends_the_act_and_is_named() {
-    let junk: [(&str, &[u8], &str); 5] = [
+    let junk: [(&str, &[u8], &str); 7] = [
+        ("license-milan.crl", b"hello", "no endorsement known here"),
+        ("README.crl", b"", "empty"),
         ("junk.der", b"\x30\x82\x00\x00", "not a DER certificate"),
         ("empty", b"", "empty"),
         ("key.pem", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "PRIVATE KEY"),

@@ -6,7 +6,10 @@ use super::evidence_support::amd::{Amd, NOW};
 use super::evidence_support::snp::{DEBUG, MILAN_3, VECTORS, VLEK, Vector as Report};
 use super::evidence_support::tdx::{self, Vector as Quote, intel_root};
 use super::evidence_support::{read, vectors_or_say};
-use super::{Case, hex, lenient, naming};
+use super::{Case, hex, lenient, naming, run};
+
+/// SHA-256 of Intel's SGX Root CA in DER, which the tests of the library compare too.
+const INTEL_ROOT: &str = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3";
 
 /// A real report with AMD's roots and the folder that it lies in.
 fn snp(vectors: &Path, report: &Report) -> Case {
@@ -173,4 +176,33 @@ fn an_event_log_has_to_explain_the_quote_beside_it() {
     let with = |log: &str| case.authenticate(&["--event-log", live.join(log).to_str().unwrap()]);
     with("ccel-match.bin").json(0);
     with("ccel-mismatch-rtmr2.bin").refused("event-log-mismatch");
+}
+
+#[test]
+fn evidence_is_judged_where_it_lies() {
+    let Some(vectors) = vectors_or_say(17, "evidence beside its endorsements on the command line") else { return };
+    let act = |platform, at: u64, evidence: &Path, more: &[&str]| {
+        let (folder, at) = (evidence.parent().unwrap().to_str().unwrap(), at.to_string());
+        let evidence = evidence.to_str().unwrap();
+        let words = ["authenticate", "--json", "--platform", platform, "--at", &at, "--evidence", evidence];
+        run(&[&words[..], &["--endorsements", folder], more].concat())
+    };
+    let roots = vectors.join("_amd-roots");
+    for vector in &VECTORS {
+        let (report, (at, _)) = (vectors.join(vector.folder).join("report.bin"), vector.times(&vectors));
+        let json = act("snp", at, &report, &["--endorsements", roots.to_str().unwrap()]).json(0);
+        assert_eq!(json["verdict"], "authentic", "{}", vector.folder);
+    }
+    for quote in tdx::all(&vectors) {
+        let file = quote.folder.join("quote.bin");
+        let collateral = quote.folder.join("collateral.json");
+        let ended = act("tdx", quote.at, &file, &["--root-sha256", INTEL_ROOT]);
+        if quote.name().contains("SEPT-VE") {
+            ended.refused("policy-forbids");
+        } else {
+            assert_eq!(ended.json(0)["trusted_roots"][0]["sha256"], INTEL_ROOT, "{}", quote.name());
+        }
+        act("tdx", quote.at, &file, &[]).refused("endorsement-missing");
+        act("tdx", quote.at, &file, &["--endorsements", collateral.to_str().unwrap()]).refused("endorsement-missing");
+    }
 }
