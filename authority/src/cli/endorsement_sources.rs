@@ -140,7 +140,8 @@ impl Sources {
     pub(super) fn advice(&self, platform: Platform, handed: &Handed<'_>) -> Option<&'static str> {
         self.withheld.iter().find(|(root, _)| root.platform == platform)?;
         Some(if handed.digests.is_empty() {
-            "a root was set aside: compare it with the vendor's, then name the root file itself with --endorsements FILE"
+            "a root was set aside: compare it with the vendor's, then name the root file itself with --endorsements FILE, \
+             or --root-sha256 HEX"
         } else {
             "a root was set aside: its digest is not among --root-sha256"
         })

@@ -28,11 +28,11 @@ with --endorsements, and so are attestation keys. None is built in, none is fetc
 their digests (they are printed), and never take them from where the evidence came from. Without revocation lists for an
 ARK, revocation by AMD is not checked.
 
-A root counts when you name its file, or a folder that it lies in or below. It does not count in a folder that also holds
-the evidence or its event log, nor below such a folder, nor inside of collateral: whoever made the evidence may have put
-it there. With --root-sha256 your word is the digest: such roots count wherever they are found, the one inside of
-collateral too, and no others do. Intermediates, keys of chips, revocation lists and collateral count from everywhere,
-for a root has signed them.
+A root counts when you name its file, or a folder that it lies in or below. When a folder that you name also holds the
+evidence or its event log, itself or deeper, no root in or below it counts, for whoever made the evidence may have put it
+there; name the root file, or its own folder. A root inside of collateral does not count either. With --root-sha256 your
+word is the digest: such roots count wherever they are found, the one inside of collateral too, and no others do.
+Intermediates, keys of chips, revocation lists and collateral count from everywhere, for a root has signed them.
 
 What a file holds is told by its content, not its name. A file that is not understood is an error, but for what lies in a
 folder and is clearly no endorsement by its name either (README, *.txt, report.bin, quote.bin, …): it is passed over, and

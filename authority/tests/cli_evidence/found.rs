@@ -38,7 +38,7 @@ fn attack() -> Attack {
 fn withheld(ended: &Ended) -> Value {
     let json = ended.refused("endorsement-missing");
     assert_eq!(json["trusted_roots"], serde_json::json!([]), "{json}");
-    assert!(json["cause"].as_str().unwrap().ends_with(NAME_IT), "{json}");
+    assert!(json["cause"].as_str().unwrap().ends_with(&format!("{NAME_IT}, or --root-sha256 HEX")), "{json}");
     let aside = json["set_aside"].as_array().unwrap();
     assert!(aside.iter().any(|entry| entry["reason"].as_str().unwrap().starts_with("root not trusted: ")), "{json}");
     json

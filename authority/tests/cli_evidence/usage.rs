@@ -37,12 +37,9 @@ fn wrong_words_are_usage() {
 fn the_help_says_where_trust_comes_from_and_why_the_time_is_asked() {
     let help = run(&["authenticate", "--help"]);
     assert_eq!(help.code, 0);
-    for said in [
-        "only because you hand it in",
-        "does not count in a folder that also holds",
-        "--at is demanded because",
-        "Exit codes",
-    ] {
+    for said in
+        ["only because you hand it in", "no root in or below it counts", "--at is demanded because", "Exit codes"]
+    {
         assert!(help.stdout.contains(said), "{said}");
     }
     let help = run(&["appraise", "--help"]);
