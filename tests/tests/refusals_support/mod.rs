@@ -10,10 +10,11 @@ pub mod tls;
 use inwit_protocol::evidence::Platform;
 use inwit_protocol::refusal::RefusalCode;
 use inwit_tests::hardware::AmdTestRoot;
+use inwit_tests::stage::greeter::Visit;
 use inwit_tests::stage::guest::{End, Run};
 use inwit_tests::stage::play::{Outcome, Play, Scene, Twist};
 use inwit_tests::stage::programs::Programs;
-use inwit_tests::stage::{CONFIDENTIAL, StageError, now};
+use inwit_tests::stage::{CONFIDENTIAL, HELLO, StageError, now};
 use inwit_tests::world::setup::{self, Step};
 use inwit_tests::world::{Progress, World};
 use std::io::Write;
@@ -155,6 +156,14 @@ impl Trial {
         let end = if scene == Scene::Machine { End::PoweredOff } else { End::Exited(0) };
         assert_eq!(run.end, end, "{}", run.text());
         assert!(run.lines.iter().any(|(_, line)| line.contains("hello: the greeter answered: welcome")));
+        // The workload was welcomed; where an impostor of another trust domain came as well, it was not.
+        match self.outcome.visits.as_slice() {
+            [Visit::Welcomed(peer)] => assert_eq!(peer, HELLO),
+            [Visit::Welcomed(peer), Visit::Refused(refusal)] => {
+                assert_eq!((peer.as_str(), refusal.code), (HELLO, RefusalCode::TrustDomainMismatch));
+            }
+            other => panic!("the greeter had {other:?}"),
+        }
         assert_eq!((self.granted_in_log(), self.refused_in_log()), (1, vec![]), "{:#?}", self.outcome.audit);
         self.assert_no_secret();
     }

@@ -1,0 +1,119 @@
+//! Whole boots in virtual machines: the real kernel and initramfs with inwit-guest as PID 1, on each platform. The good path
+//! to its end; and what only a measured boot can show: that another initramfs, another command line or another disk is not
+//! the registered one, whatever the machine says of itself. Every end is a power-off.
+
+mod refusals_support;
+
+use inwit_protocol::evidence::Platform::{self, Snp, Tdx, Vtpm};
+use inwit_protocol::refusal::RefusalCode::{self, *};
+use inwit_tests::hardware::Machine;
+use inwit_tests::stage::guest::{End, run_machine};
+use inwit_tests::stage::image::{self, Place, Settings};
+use inwit_tests::stage::play::{Scene, Twist};
+use inwit_tests::stage::{CONFIDENTIAL, HELLO};
+use inwit_tests::world::kernel::Kernel;
+use inwit_tests::world::qemu::Boot;
+use inwit_tests::world::setup::Step;
+use refusals_support::By::{self, Authority, GuestAfterGrant};
+use refusals_support::{Ground, assert_nothing_started, assert_one_refusal, ground};
+
+fn stage(test: &str) -> Option<Ground> {
+    ground(test, &Step::ALL)
+}
+
+#[track_caller]
+fn boots(platform: Platform) {
+    let Some(ground) = stage(&format!("a boot on {platform}")) else { return };
+    let trial = ground.play(platform, Scene::Machine, Twist::None);
+    trial.assert_good(Scene::Machine);
+    let outcome = &trial.outcome;
+    let text = outcome.run.text();
+    assert_eq!(outcome.exchanges, 1, "one request, one reply:\n{text}");
+    let steps: Vec<String> = outcome.run.phases().into_iter().map(|phase| phase.name).collect();
+    for step in
+        ["modules", "platform", "agent", "channel", "evidence", "credential", "secrets", "disk", "workload", "end"]
+    {
+        assert!(steps.iter().any(|name| name == step), "no {step} in\n{text}");
+    }
+    assert!(outcome.host_bytes > 4_000, "the search for secrets had {} bytes to look at", outcome.host_bytes);
+    assert!(!text.contains(CONFIDENTIAL), "{text}");
+}
+
+#[track_caller]
+fn refused(platform: Platform, twist: Twist, code: RefusalCode, by: By) {
+    let Some(ground) = stage(&format!("{code} in a machine on {platform}")) else { return };
+    ground.play(platform, Scene::Machine, twist).assert_refused(Scene::Machine, code, by);
+}
+
+#[test]
+fn the_whole_path_on_snp() {
+    boots(Snp);
+}
+
+#[test]
+fn the_whole_path_on_tdx() {
+    boots(Tdx);
+}
+
+#[test]
+fn the_whole_path_on_a_tpm() {
+    boots(Vtpm);
+}
+
+#[test]
+fn an_initramfs_with_one_byte_changed_on_snp() {
+    refused(Snp, Twist::InitrdByte, MeasurementUnregistered, Authority);
+}
+
+#[test]
+fn an_initramfs_with_one_byte_changed_on_tdx() {
+    refused(Tdx, Twist::InitrdByte, MeasurementUnregistered, Authority);
+}
+
+/// Here the firmware of the machine itself measures what it boots.
+#[test]
+fn an_initramfs_with_one_byte_changed_on_a_tpm() {
+    refused(Vtpm, Twist::InitrdByte, MeasurementUnregistered, Authority);
+}
+
+#[test]
+fn another_command_line_on_snp() {
+    refused(Snp, Twist::CommandLine, MeasurementUnregistered, Authority);
+}
+
+#[test]
+fn another_command_line_on_a_tpm() {
+    refused(Vtpm, Twist::CommandLine, MeasurementUnregistered, Authority);
+}
+
+#[test]
+fn a_launch_policy_with_debug() {
+    let debug = Twist::Machine(|machine| {
+        if let Machine::Snp(machine) = machine {
+            machine.policy |= 1 << 19;
+        }
+    });
+    refused(Snp, debug, DebugEnabled, Authority);
+}
+
+#[test]
+fn a_disk_with_one_byte_changed() {
+    refused(Snp, Twist::DiskByte, DiskUnopenable, GuestAfterGrant);
+}
+
+#[test]
+fn a_machine_that_is_no_platform() {
+    let Some(ground) = stage("a machine without platform") else { return };
+    let kernel = Kernel::cached(&ground.world).unwrap();
+    let modules = kernel.modules(&image::MODULES).unwrap();
+    let pin = "ab".repeat(32);
+    let settings = Settings { pin: &pin, identifier: HELLO, modules: &modules, place: Place::Machine };
+    let text = image::configuration(&settings);
+    let folder = tempfile::tempdir().unwrap();
+    let initrd = folder.path().join("initrd");
+    std::fs::write(&initrd, image::production(&ground.programs.guest, &text, &modules).unwrap()).unwrap();
+    let run = run_machine(&Boot::of(&kernel.image, &initrd), |_, _| {}).unwrap();
+    assert_one_refusal(&run, NoPlatform);
+    assert_nothing_started(&run);
+    assert_eq!(run.end, End::PoweredOff, "{}", run.text());
+}
