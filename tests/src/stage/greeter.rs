@@ -9,6 +9,7 @@ use inwit_relying_party::{
 use ring::rand::SystemRandom;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -29,6 +30,8 @@ pub enum Visit {
 pub struct Greeter {
     address: SocketAddr,
     visits: Arc<Mutex<Vec<Visit>>>,
+    /// Connections that were accepted, their visits told or not yet.
+    arrived: Arc<AtomicUsize>,
     bundle: TrustBundle,
     _runtime: Runtime,
 }
@@ -56,15 +59,16 @@ impl Greeter {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0)))?;
         let address = listener.local_addr()?;
-        let visits = Arc::new(Mutex::new(Vec::new()));
-        let record = Arc::clone(&visits);
+        let (visits, arrived) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+        let (record, count) = (Arc::clone(&visits), Arc::clone(&arrived));
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::AcqRel);
                 let visit = receive(&party, stream).await;
                 record.lock().unwrap_or_else(PoisonError::into_inner).push(visit);
             }
         });
-        Ok(Self { address, visits, bundle, _runtime: runtime })
+        Ok(Self { address, visits, arrived, bundle, _runtime: runtime })
     }
 
     /// Where it listens.
@@ -72,9 +76,17 @@ impl Greeter {
         self.address
     }
 
-    /// What came of every connection so far.
+    /// What came of every connection so far. A visitor may be gone a moment before its visit is told: that is waited for.
     pub fn visits(&self) -> Vec<Visit> {
-        self.visits.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let told = || self.visits.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for _ in 0..500 {
+            let visits = told();
+            if visits.len() >= self.arrived.load(Ordering::Acquire) {
+                return visits;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        told()
     }
 
     /// An impostor of another trust domain knocks, with a certificate that names a workload there.

@@ -124,7 +124,7 @@ impl<'a> Rig<'a> {
         let key = Arc::new(SigningKey::generate(&SystemRandom::new()).unwrap());
         let configuration = folder.path().join("guest.conf");
         let rig = Self { ground, folder, runtime, device: None, key, configuration };
-        rig.pin(&rig.key.public().pin());
+        rig.pin(&rig.key.public().pin().iter().map(|byte| format!("{byte:02x}")).collect::<String>());
         rig
     }
 
@@ -132,10 +132,9 @@ impl<'a> Rig<'a> {
         self.folder.path()
     }
 
-    /// The configuration's text.
-    pub fn pin(&self, pin: &[u8; 32]) {
+    /// Writes the configuration with this pin, in hex.
+    pub fn pin(&self, pin: &str) {
         let folder = self.path();
-        let pin: String = pin.iter().map(|byte| format!("{byte:02x}")).collect();
         let place = Place::Process {
             folder,
             tsm_root: &folder.join("tsm"),
@@ -144,7 +143,7 @@ impl<'a> Rig<'a> {
             // Ends well if it finds its secret, and says its name alone.
             hello: Path::new("/bin/ls"),
         };
-        let text = image::configuration(&Settings { pin: &pin, identifier: HELLO, modules: &[], place });
+        let text = image::configuration(&Settings { pin, identifier: HELLO, modules: &[], place });
         std::fs::write(&self.configuration, text).unwrap();
     }
 

@@ -56,11 +56,11 @@ impl Site {
     pub fn open(ground: &Ground, connections: usize) -> Self {
         let (executable, configuration) = ([0xe1; 32], [0xc0; 32]);
         let agent = Agent { name: "inwit-guest".into(), version: "0".into(), executable, configuration };
-        Self::open_for(ground, connections, agent)
+        Self::open_for(ground, connections, |_| agent)
     }
 
-    /// The same with this agent registered.
-    pub fn open_for(ground: &Ground, connections: usize, agent: Agent) -> Self {
+    /// The same with the agent registered that `agent` gives for the authority's pin in hex.
+    pub fn open_for(ground: &Ground, connections: usize, agent: impl FnOnce(&str) -> Agent) -> Self {
         let folder = tempfile::Builder::new().prefix("inwit-").tempdir().unwrap();
         let office = Office::open(ground.programs, folder.path()).unwrap();
         limit_connections(office.state(), connections);
@@ -68,6 +68,7 @@ impl Site {
         let measured = Measured::Snp { launch_digest: Digest::from_bytes([0x4d; 48]) };
         let (platform, name, files) = root.endorsements(&folder.path().join("endorsements")).unwrap();
         office.endorse(platform, name, &files).unwrap();
+        let agent = agent(office.pin());
         let registered = AgentReference {
             executable: Digest::from_bytes(agent.executable),
             configuration: Digest::from_bytes(agent.configuration),
