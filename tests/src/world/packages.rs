@@ -52,6 +52,7 @@ pub const REQUIREMENTS: &[Requirement] = &[
         purpose: "the stub of a unified kernel image",
     },
     program("musl-gcc", &["musl-tools"], "C parts of the static guest"),
+    program("cpio", &["cpio"], "reads our archives independently, in a test"),
     program("openssl", &["openssl"], "makes the RSA keys of the simulated AMD root"),
     program("gcc-12", &["gcc-12", "gcc"], "the compiler that the kernel's headers name"),
     program("make", &["make"], "builds the simulated report provider's module"),
