@@ -176,6 +176,11 @@ mod sealed_secret {
     }
 
     #[test]
+    fn that_was_not_released() {
+        grant_refused(SealedKeyUnopenable, |_, grant| grant.secrets.clear());
+    }
+
+    #[test]
     fn with_a_cut_encapsulation() {
         grant_refused(SealedKeyUnopenable, |_, grant| grant.secrets[0].sealed.encapsulated.truncate(100));
     }
