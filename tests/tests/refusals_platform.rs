@@ -3,11 +3,11 @@
 
 mod refusals_support;
 
-use inwit_guest::tpm::Tpm;
 use inwit_protocol::primitives::sha256;
 use inwit_protocol::refusal::RefusalCode::*;
 use inwit_tests::hardware::{Fault, Machine, SnpMachine, TsmFs};
 use inwit_tests::stage::guest::{End, run_process};
+use inwit_tests::stage::trust::open_tpm;
 use inwit_tests::world::swtpm::{EkCertificate, Swtpm};
 use refusals_support::impostor::Rig;
 use refusals_support::{
@@ -31,7 +31,7 @@ fn a_tpm_that_belongs_to_another_agent_of_this_boot() {
     let rig = Rig::on_nothing(&ground);
     Swtpm::manufacture(rig.path(), EkCertificate::Absent).unwrap();
     let tpm = Swtpm::serve(rig.path()).unwrap();
-    Tpm::open(tpm.socket()).unwrap().pcr_extend(15, &sha256(b"another agent")).unwrap();
+    open_tpm(tpm.socket()).unwrap().pcr_extend(15, &sha256(b"another agent")).unwrap();
     rig.assert_refused(&rig.run(), AgentNotMeasured);
 }
 
@@ -42,11 +42,12 @@ fn a_tpm_whose_boot_was_poisoned() {
     let rig = Rig::on_nothing(&ground);
     Swtpm::manufacture(rig.path(), EkCertificate::Absent).unwrap();
     let tpm = Swtpm::serve(rig.path()).unwrap();
+    drop(open_tpm(tpm.socket()).unwrap()); // it listens
     let good = rig.run_against(|asked| asked.signed(&asked.grant()));
     assert_eq!(good.refusal(), None, "{}", good.text());
     let again = rig.run_against(|asked| asked.signed(&asked.grant()));
     assert_eq!(again.refusal(), None, "a restarted agent finds its own event: {}", again.text());
-    Tpm::open(tpm.socket()).unwrap().pcr_extend(15, &sha256(b"poison")).unwrap();
+    open_tpm(tpm.socket()).unwrap().pcr_extend(15, &sha256(b"poison")).unwrap();
     rig.assert_refused(&rig.run(), AgentNotMeasured);
 }
 
@@ -108,14 +109,17 @@ fn no_relay() {
 #[test]
 fn a_report_device_that_hangs() {
     if !slow_tests_run() {
-        return not_run("a hanging report device", "takes the guest's patience, two minutes; set INWIT_SLOW=1");
+        return not_run(
+            "a hanging report device",
+            "takes the guest's patience, one minute and a half; set INWIT_SLOW=1",
+        );
     }
     let Some(ground) = process_ground("a hanging report device") else { return };
     let rig = Rig::on_nothing(&ground);
     let machine = SnpMachine::new(&ground.amd_root(), [0x4d; 48]).unwrap();
     let device = TsmFs::mount(&rig.path().join("tsm"), Machine::from(machine)).unwrap();
     // A process, unlike a machine that powers off, is not gone before its stuck thread is; so the device answers in the end.
-    let hangs = Duration::from_secs(120);
+    let hangs = Duration::from_secs(100);
     device.device().set_fault(Fault::Stuck(hangs));
     rig.impostor(Arc::clone(&rig.key), Box::new(|asked| asked.signed(&asked.grant())));
     let run = rig.run_within(Duration::from_secs(180));

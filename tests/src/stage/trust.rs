@@ -210,10 +210,23 @@ impl Root {
     }
 }
 
+/// Opens a TPM that was just started: its socket is there a moment before anybody listens on it.
+pub fn open_tpm(socket: &Path) -> Result<Tpm> {
+    let mut tries = 0;
+    loop {
+        match Tpm::open(socket) {
+            Ok(tpm) => return Ok(tpm),
+            Err(error) if tries >= 250 => return Err(failed("TPM")(&error)),
+            Err(_) => std::thread::sleep(std::time::Duration::from_millis(20)),
+        }
+        tries += 1;
+    }
+}
+
 /// Asks a TPM for its attestation key, as the guest does, and pins it.
 pub fn attestation_key_pin(socket: &Path) -> Result<[u8; 32]> {
     let bad = failed("TPM");
-    let mut tpm = Tpm::open(socket).map_err(|error| bad(&error))?;
+    let mut tpm = open_tpm(socket)?;
     let key = tpm.create_attestation_key().map_err(|error| bad(&error))?;
     tpm.flush(&key).map_err(|error| bad(&error))?;
     // TPMT_PUBLIC of our template: 22 bytes before unique.x, then two TPM2Bs of 32 bytes.
