@@ -97,12 +97,13 @@ pub type Answer = Box<dyn FnMut(Asked) -> Vec<u8> + Send>;
 /// The guest, its device and its impostor.
 pub struct Rig<'a> {
     ground: &'a Ground,
-    folder: TempDir,
     runtime: tokio::runtime::Runtime,
     device: Option<TsmFs>,
     /// The key that is pinned.
     pub key: Arc<SigningKey>,
     pub configuration: PathBuf,
+    /// Last: what is mounted in it must be gone before it is removed.
+    folder: TempDir,
 }
 
 impl<'a> Rig<'a> {
