@@ -106,7 +106,7 @@ async fn converse(
         }
         Ok(None) => return Ok(()),
         Err(ReadFault::Io(error)) => return Err(error),
-        Err(ReadFault::Frame(error)) => refuse(&authority, Refusal::new(RefusalCode::Oversized, error)).await?,
+        Err(ReadFault::Frame(error)) => refuse(&authority, Refusal::new(error.code(), error)).await?,
     };
     send(&mut stream, &reply).await?;
     // The nonce is spent: whatever else comes over this connection is refused by name, once, and the connection ends.

@@ -111,7 +111,7 @@ impl Channel {
         let stream = timeout(HANDSHAKE, TlsConnector::from(Arc::new(config)).connect(name, relayed))
             .await
             .map_err(|_| Refusal::new(RefusalCode::Unreachable, "the TLS handshake timed out"))?
-            .map_err(|error| handshake_refusal(&error))?;
+            .map_err(|error| broken("the TLS handshake broke off", &error))?;
         let (_, connection) = stream.get_ref();
         if connection.alpn_protocol() != Some(ALPN) {
             return Err(Refusal::new(RefusalCode::Unsupported, "the authority names no version of the protocol"));
@@ -141,18 +141,13 @@ impl Channel {
     async fn exchange_unbounded(&mut self, request: &[u8]) -> Result<Vec<u8>, Refusal> {
         let frame = frame::wrap(request, frame::REQUEST_LIMIT)
             .map_err(|error| Refusal::new(RefusalCode::Oversized, format_args!("own request: {error}")))?;
-        let lost = |error: io::Error| {
-            Refusal::new(
-                RefusalCode::Unreachable,
-                format_args!("the channel broke before the reply was whole: {error}"),
-            )
-        };
+        let lost = |error: io::Error| broken("the channel broke before the reply was whole", &error);
         self.stream.write_all(&frame).await.map_err(lost)?;
         self.stream.flush().await.map_err(lost)?;
         let mut prefix = [0; frame::PREFIX];
         self.stream.read_exact(&mut prefix).await.map_err(lost)?;
         let length = frame::length(prefix, frame::REPLY_LIMIT)
-            .map_err(|error| Refusal::new(RefusalCode::Oversized, format_args!("reply: {error}")))?;
+            .map_err(|error| Refusal::new(error.code(), format_args!("reply: {error}")))?;
         let mut reply = vec![0; length];
         self.stream.read_exact(&mut reply).await.map_err(lost)?;
         Ok(reply)
@@ -163,10 +158,11 @@ fn internal(what: &str) -> Refusal {
     Refusal::new(RefusalCode::Internal, what)
 }
 
-/// The refusal inside a handshake error; a connection that just ends is an unreachable authority.
-fn handshake_refusal(error: &io::Error) -> Refusal {
+/// The refusal inside an error of the stream: what TLS refused keeps its code; a stream that just ends is an unreachable
+/// authority.
+fn broken(what: &str, error: &io::Error) -> Refusal {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(error) => tls::refusal_of(error),
-        None => Refusal::new(RefusalCode::Unreachable, format_args!("the TLS handshake broke off: {error}")),
+        None => Refusal::new(RefusalCode::Unreachable, format_args!("{what}: {}", error.kind())),
     }
 }

@@ -1,6 +1,7 @@
 //! Framing: a big-endian u32 length, then that many bytes of CBOR. The length of a hostile peer is checked against the
 //! limit of what is expected before one byte is allocated for it.
 
+use crate::refusal::RefusalCode;
 use core::fmt;
 
 /// Bytes of the length prefix.
@@ -34,6 +35,16 @@ impl fmt::Display for FrameError {
 }
 
 impl core::error::Error for FrameError {}
+
+impl FrameError {
+    /// The code that a refusal for it carries.
+    pub fn code(&self) -> RefusalCode {
+        match self {
+            Self::Empty => RefusalCode::Malformed,
+            Self::Oversized { .. } => RefusalCode::Oversized,
+        }
+    }
+}
 
 /// The length that a prefix promises, if it is allowed.
 pub fn length(prefix: [u8; PREFIX], limit: usize) -> Result<usize, FrameError> {

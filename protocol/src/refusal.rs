@@ -1,5 +1,6 @@
 //! Why something was refused: one stable code per cause, the fail-closed case it belongs to, and whether trying again
-//! can help. A refusal never carries a secret, a measurement or a foreign string; both sides may print it.
+//! can help. A refusal never carries a secret or a raw foreign string; both sides may print it. What it says of
+//! a measurement stays in the log of the side that judged.
 
 use crate::cbor::{self, Items, ParseError};
 use ciborium::Value;

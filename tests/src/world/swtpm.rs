@@ -100,12 +100,21 @@ impl Swtpm {
         &self.socket
     }
 
-    /// A new connection to [`Swtpm::socket`].
+    /// A new connection to [`Swtpm::socket`]. The socket is there a moment before swtpm listens on it.
     ///
     /// # Errors
     /// Not served to processes, or ended.
     pub fn connect(&self) -> Result<UnixStream> {
-        UnixStream::connect(&self.socket).map_err(WorldError::file("connect to", &self.socket))
+        let mut tries = 100;
+        loop {
+            match UnixStream::connect(&self.socket) {
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused && tries > 0 => {
+                    tries -= 1;
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                outcome => return outcome.map_err(WorldError::file("connect to", &self.socket)),
+            }
+        }
     }
 
     /// Its process id.
