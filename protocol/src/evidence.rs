@@ -25,6 +25,10 @@ pub enum Platform {
     Tdx,
     /// A TPM 2.0 without a TEE root: never called confidential.
     Vtpm,
+    /// An Azure confidential VM on SEV-SNP: a virtual TPM whose key a paravisor inside of the TEE vouches for.
+    AzureSnp,
+    /// The same on TDX.
+    AzureTdx,
 }
 
 impl Platform {
@@ -34,6 +38,8 @@ impl Platform {
             Self::Snp => "snp",
             Self::Tdx => "tdx",
             Self::Vtpm => "vtpm",
+            Self::AzureSnp => "azure-snp",
+            Self::AzureTdx => "azure-tdx",
         }
     }
 
@@ -43,6 +49,8 @@ impl Platform {
             "snp" => Some(Self::Snp),
             "tdx" => Some(Self::Tdx),
             "vtpm" => Some(Self::Vtpm),
+            "azure-snp" => Some(Self::AzureSnp),
+            "azure-tdx" => Some(Self::AzureTdx),
             _ => None,
         }
     }
@@ -95,7 +103,8 @@ impl AgentRegister {
 pub struct Evidence {
     /// What it claims to be from.
     pub platform: Platform,
-    /// The quote: SNP attestation report (1,184 bytes), TDX quote, or an encoded [`TpmQuote`].
+    /// The quote: SNP attestation report (1,184 bytes), TDX quote, or an encoded [`TpmQuote`] or
+    /// [`AzureQuote`](crate::azure::AzureQuote).
     pub quote: Vec<u8>,
     /// What came with it (SNP: the certificate table of the extended report). From the host; a cache at most.
     pub endorsements: Vec<u8>,

@@ -12,6 +12,7 @@
 )]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+pub mod azure;
 pub mod binding;
 pub mod cbor;
 pub mod certificate;

@@ -6,7 +6,9 @@
 
 mod appraise;
 mod boot_log;
+mod cache;
 mod claims;
+mod crypto;
 mod endorsements;
 mod fields;
 mod policy;
@@ -80,6 +82,9 @@ pub fn authenticate(evidence: &Evidence, by: &Endorsements, at: u64) -> Result<A
             let authenticated = vtpm::authenticate(&evidence.quote, &evidence.event_log, by)?;
             let claims = Claims::Vtpm(Box::new(authenticated.claims));
             Ok(Authentic { claims, data: BoundData::Qualifying(authenticated.extra_data), agent_register })
+        }
+        Platform::AzureSnp | Platform::AzureTdx => {
+            Err(Refusal::new(RefusalCode::Unsupported, "Azure's Evidence is not judged here yet"))
         }
     }
 }

@@ -2,7 +2,6 @@
 //! RSASSA-PSS signatures as AMD makes them. Path validation itself is webpki's. Trusts no certificate: reading one says
 //! only what stands in it.
 
-use ring::signature::{RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
 use thiserror::Error;
 use x509_parser::certificate::{Validity, X509Certificate};
 use x509_parser::oid_registry::{OID_NIST_HASH_SHA384, OID_PKCS1_RSASSAPSS};
@@ -11,6 +10,8 @@ use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::signature_algorithm::SignatureAlgorithm;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::{AlgorithmIdentifier, X509Name};
+
+use super::crypto::rsa_pss_sha384;
 
 /// Salt of AMD's signatures, in bytes: as long as the hash.
 const SALT_LENGTH: u32 = 48;
@@ -127,7 +128,7 @@ fn verify_pss(
         return Err(X509Error::Algorithm);
     }
     let key = &issuer.public_key().subject_public_key.data;
-    UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key).verify(signed, signature).map_err(|_| X509Error::Signature)
+    rsa_pss_sha384(key, signed, signature).map_err(|_| X509Error::Signature)
 }
 
 /// A serial number without the leading zero bytes that DER or its writer put before it.

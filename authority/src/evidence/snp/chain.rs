@@ -1,14 +1,13 @@
 //! From a VEK certificate to a pinned AMD root key: ARK, ASK or ASVK, VEK, with dates and revocation. The root is the
 //! configured certificate, byte for byte; nothing that a host sends can take its place.
 
-use rustls_pki_types::{
-    AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm, UnixTime, alg_id,
-};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use std::time::Duration;
 use thiserror::Error;
 use webpki::{EndEntityCert, Error as PathError, KeyUsage};
 
 use super::tcb::Product;
+use crate::evidence::crypto::AMD_CHAIN;
 use crate::evidence::endorsements::EndorsementError;
 use crate::evidence::x509::{self, RevocationList, Window};
 
@@ -99,11 +98,10 @@ impl SnpRoot {
         let anchor = [webpki::anchor_from_trusted_cert(&ark).map_err(untrusted)?];
         let links: Vec<CertificateDer<'_>> =
             self.intermediates.iter().map(Vec::as_slice).chain(hint).map(CertificateDer::from).collect();
-        let algorithms = [&AmdPss, webpki::ring::RSA_PSS_2048_8192_SHA384_LEGACY_KEY];
         let time = UnixTime::since_unix_epoch(Duration::from_secs(at));
         let end_entity = EndEntityCert::try_from(&vek).map_err(untrusted)?;
         let path = end_entity
-            .verify_for_usage(&algorithms, &anchor, &links, time, KeyUsage::client_auth(), None, None)
+            .verify_for_usage(&AMD_CHAIN, &anchor, &links, time, KeyUsage::client_auth(), None, None)
             .map_err(untrusted)?;
         let serials: Vec<&[u8]> = path.intermediate_certificates().map(|link| link.serial()).collect();
         let [serial] = serials.as_slice() else {
@@ -125,39 +123,5 @@ impl SnpRoot {
             return Err(ChainError::ListExpired(self.product));
         }
         Ok(Revocation::Checked)
-    }
-}
-
-/// RSASSA-PSS with SHA-384 under an AlgorithmIdentifier that writes the trailer field, as AMD's ARK, ASK, ASVK and
-/// older VCEK certificates do although DER leaves a default out. webpki compares identifiers byte for byte and knows
-/// only the other form.
-#[derive(Debug)]
-struct AmdPss;
-
-/// Content of that AlgorithmIdentifier (RFC 4055 §3.1).
-#[rustfmt::skip]
-const AMD_PSS_IDENTIFIER: &[u8] = &[
-    0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a, // id-RSASSA-PSS
-    0x30, 0x39, // parameters
-    0xa0, 0x0f, // [0] hash
-    0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02, 0x05, 0x00, // SHA-384
-    0xa1, 0x1c, // [1] mask generation
-    0x30, 0x1a, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x08, // MGF1
-    0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02, 0x05, 0x00, // SHA-384
-    0xa2, 0x03, 0x02, 0x01, 0x30, // [2] salt of 48 bytes
-    0xa3, 0x03, 0x02, 0x01, 0x01, // [3] trailer field, the default written out
-];
-
-impl SignatureVerificationAlgorithm for AmdPss {
-    fn verify_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
-        webpki::ring::RSA_PSS_2048_8192_SHA384_LEGACY_KEY.verify_signature(key, message, signature)
-    }
-
-    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
-        alg_id::RSA_ENCRYPTION
-    }
-
-    fn signature_alg_id(&self) -> AlgorithmIdentifier {
-        AlgorithmIdentifier::from_slice(AMD_PSS_IDENTIFIER)
     }
 }

@@ -10,7 +10,6 @@ mod tcb;
 mod vek;
 
 use inwit_protocol::refusal::{Refusal, RefusalCode};
-use ring::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use thiserror::Error;
 
 pub use chain::{Revocation, SnpRoot};
@@ -18,6 +17,7 @@ pub use policy_bits::{GuestPolicy, PlatformInfo};
 pub use tcb::{Product, SnpTcb};
 
 use super::claims::{FirmwareVersion, SnpClaims, SnpSigner};
+use super::crypto::ecdsa_p384;
 use super::endorsements::{EndorsementError, Endorsements};
 use super::fields::Short;
 use chain::ChainError;
@@ -175,9 +175,7 @@ fn verify_with(
         }
     }
     let revocation = chain?;
-    UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, &vek.point)
-        .verify(Report::signed(quote), &report.signature)
-        .map_err(|_| SnpError::Signature)?;
+    ecdsa_p384(&vek.point, Report::signed(quote), &report.signature).map_err(|_| SnpError::Signature)?;
     Ok(revocation)
 }
 

@@ -6,10 +6,10 @@
 //! only attestation keys are configured is for the operator to see to, where the key is enrolled.
 
 use inwit_protocol::primitives::PublicKey;
-use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use thiserror::Error;
 
 use super::attest::SHA256;
+use crate::evidence::crypto::ecdsa_p256;
 use crate::evidence::fields::{FieldError, Fields};
 
 const PUBLIC: &str = "TPMT_PUBLIC";
@@ -91,11 +91,11 @@ impl AttestationKey {
         if (fields.u16_be()?, fields.u16_be()?) != (ECDSA, SHA256) {
             return Err(KeyError::SignatureAlgorithm);
         }
-        let fixed = [number(fields.counted_u16_be()?)?, number(fields.counted_u16_be()?)?].concat();
+        let halves = [number(fields.counted_u16_be()?)?, number(fields.counted_u16_be()?)?];
+        let mut fixed = [0; 64];
+        fixed.iter_mut().zip(halves.as_flattened()).for_each(|(to, from)| *to = *from);
         fields.end()?;
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.point)
-            .verify(message, &fixed)
-            .map_err(|_| KeyError::Signature)
+        ecdsa_p256(&self.point, message, &fixed).map_err(|_| KeyError::Signature)
     }
 }
 
