@@ -20,6 +20,18 @@ pub struct Endorsements {
     pub vtpm: Vec<[u8; 32]>,
 }
 
+/// One dated part of what is imported: a certificate, a revocation list, a signed document. For people who ask how old
+/// their endorsements are; authentication looks at the same dates itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dated {
+    /// What it is, in the vendor's words, for example `ASK (SEV-Milan)` or `TCB info for FMSPC 90c06f000000`.
+    pub name: String,
+    /// First second of validity, or when it was issued; unix time.
+    pub from: u64,
+    /// Last second of validity, or when the next one is due; unix time.
+    pub until: u64,
+}
+
 /// Why an endorsement cannot be loaded. Spoken to the operator who imports it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum EndorsementError {
