@@ -84,6 +84,7 @@ pub fn measure(platform: Platform, booted: &Booted<'_>, agent: &AgentReference) 
             pcrs.insert(0, Digest::from_bytes(pcr0));
             Measured::Vtpm { pcrs }
         }
+        (Platform::AzureSnp | Platform::AzureTdx, _) => return Err(StageError::not_staged(platform)),
     })
 }
 
@@ -154,6 +155,7 @@ impl Root {
                 let pin = attestation_key_pin(tpm.socket())?;
                 Self::Tpm { folder, pin }
             }
+            Platform::AzureSnp | Platform::AzureTdx => return Err(StageError::not_staged(platform)),
         })
     }
 
@@ -163,6 +165,7 @@ impl Root {
             Platform::Snp => Self::Amd(Arc::new(AmdTestRoot::generate(now())?)),
             Platform::Tdx => Self::Intel(Arc::new(IntelTestRoot::generate(now())?)),
             Platform::Vtpm => return Err(StageError::of("foreign root", "a TPM has none: enrol another key")),
+            Platform::AzureSnp | Platform::AzureTdx => return Err(StageError::not_staged(platform)),
         })
     }
 

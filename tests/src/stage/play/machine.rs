@@ -113,6 +113,7 @@ impl Play<'_> {
                 let pcr0 = super::super::recorder::pcr0(self.world, &code, &self.folder)?;
                 (code, Some(pcr0))
             }
+            Platform::AzureSnp | Platform::AzureTdx => return Err(StageError::not_staged(self.platform)),
         })
     }
     fn seal_disk(&self, office: &Office) -> Result<PathBuf> {
@@ -152,7 +153,7 @@ fn stand_in(platform: Platform) -> Option<(&'static str, StandsInFor)> {
     match platform {
         Platform::Snp => Some(("sev-guest", StandsInFor::SevGuest)),
         Platform::Tdx => Some(("tdx-guest", StandsInFor::TdxGuest)),
-        Platform::Vtpm => None,
+        Platform::Vtpm | Platform::AzureSnp | Platform::AzureTdx => None,
     }
 }
 /// Changes one byte of the configuration's comment: the image still works, and is another one.
