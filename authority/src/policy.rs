@@ -1,7 +1,10 @@
 //! The policy as its file says it: the `[policy]` part of `authority.toml`. Every key is demanded; what a platform's root
 //! proves is appraised against it together with the registry's Reference Values.
 
-use crate::evidence::{AppraisalPolicy, Permission, Product, SnpPolicy, SnpTcb, TcbStatus, TdxPolicy, VtpmPolicy};
+use crate::evidence::{
+    AppraisalPolicy, Demanded, Permission, Product, SnpPolicy, SnpTcb, TcbStatus, TdxPolicy, VtpmPolicy,
+};
+use inwit_measurements::Digest;
 use inwit_measurements::reference::ReferenceValues;
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 use serde::{Deserialize, Serialize};
@@ -37,6 +40,16 @@ pub struct SnpFile {
     pub without_revocation_list: PermissionFile,
     /// Cloud providers whose VLEK is accepted in place of the chip's own key.
     pub providers: Vec<String>,
+    /// Bits demanded in the guest's launch POLICY, for example 1048576: on one socket only.
+    pub demanded_policy_bits: u64,
+    /// Lowest GUEST_SVN of the ID block. Above 0, `id_keys` must be a list.
+    pub minimum_guest_svn: u32,
+    /// HOST_DATA: `"any"`, or a list of values in hex.
+    pub host_data: DemandedFile<32>,
+    /// SHA-384 of keys that may sign the ID block: `"any"`, or a list in hex. A list demands an ID block.
+    pub id_keys: DemandedFile<48>,
+    /// SHA-384 of keys that may sign the ID key: `"any"`, or a list in hex. A list demands an author key.
+    pub author_keys: DemandedFile<48>,
     /// Lowest patch levels by product: milan, genoa, turin. A product that is not named is refused.
     pub minimum_tcb: BTreeMap<String, TcbFile>,
 }
@@ -103,6 +116,38 @@ impl From<PermissionFile> for Permission {
     }
 }
 
+/// A [`Demanded`] value of `N` bytes as it is written: the word `"any"`, or a list of values in hex.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected \"any\", or a list of values in hex of the right length")]
+pub enum DemandedFile<const N: usize> {
+    /// `"any"`.
+    Any(AnyFile),
+    /// `["…", …]`.
+    OneOf(Vec<Digest<N>>),
+}
+
+/// The word `"any"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnyFile {
+    /// Whatever it is.
+    Any,
+}
+
+impl<const N: usize> DemandedFile<N> {
+    /// Whatever it is, written out.
+    pub const ANY: Self = Self::Any(AnyFile::Any);
+}
+
+impl<const N: usize> From<&DemandedFile<N>> for Demanded<[u8; N]> {
+    fn from(file: &DemandedFile<N>) -> Self {
+        match file {
+            DemandedFile::Any(AnyFile::Any) => Self::Any,
+            DemandedFile::OneOf(values) => Self::OneOf(values.iter().map(|value| *value.as_bytes()).collect()),
+        }
+    }
+}
+
 impl PolicyFile {
     /// What `init` writes: current firmware interfaces, no debug (never configurable), no advisories, revocation lists
     /// demanded. It names no AMD product, so none is accepted: the lowest acceptable patch levels differ by product and
@@ -117,6 +162,11 @@ impl PolicyFile {
                 demanded_platform_info: 0,
                 without_revocation_list: PermissionFile::Forbidden,
                 providers: Vec::new(),
+                demanded_policy_bits: 0,
+                minimum_guest_svn: 0,
+                host_data: DemandedFile::ANY,
+                id_keys: DemandedFile::ANY,
+                author_keys: DemandedFile::ANY,
                 minimum_tcb: BTreeMap::new(),
             },
             tdx: TdxFile {
@@ -155,6 +205,11 @@ impl PolicyFile {
             demanded_platform_info: self.snp.demanded_platform_info,
             without_revocation_list: self.snp.without_revocation_list.into(),
             providers: self.snp.providers.iter().cloned().collect(),
+            demanded_policy_bits: self.snp.demanded_policy_bits,
+            minimum_guest_svn: self.snp.minimum_guest_svn,
+            host_data: (&self.snp.host_data).into(),
+            id_keys: (&self.snp.id_keys).into(),
+            author_keys: (&self.snp.author_keys).into(),
         };
         let tdx = TdxPolicy {
             accepted_status: self.tdx.accepted_status.iter().map(status).collect::<Result<_, _>>()?,
@@ -166,5 +221,39 @@ impl PolicyFile {
         };
         let vtpm = VtpmPolicy { demanded_pcrs: self.vtpm.demanded_pcrs.iter().copied().collect() };
         AppraisalPolicy::new(reference_values, snp, tdx, vtpm).map_err(|error| wrong(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(line: &str, replacement: &str) -> Result<PolicyFile, String> {
+        let text = toml::to_string(&PolicyFile::strict()).unwrap();
+        assert!(text.contains(line), "{text}");
+        toml::from_str(&text.replace(line, replacement)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_demand_is_the_word_any_or_a_list_and_is_never_left_out() {
+        assert_eq!(with("", ""), Ok(PolicyFile::strict()));
+        let digest = "0a".repeat(32);
+        let one = with("host_data = \"any\"", &format!("host_data = [\"{digest}\"]")).unwrap();
+        assert_eq!(Demanded::from(&one.snp.host_data), Demanded::OneOf([[0x0a; 32]].into()));
+        let none = with("host_data = \"any\"", "host_data = []").unwrap();
+        assert!(!Demanded::from(&none.snp.host_data).admits(&[0; 32]));
+        for bad in ["", "host_data = \"Any\"", "host_data = \"\"", "host_data = [\"0a\"]", "host_data = [\"any\"]"] {
+            let error = with("host_data = \"any\"", bad).unwrap_err();
+            assert!(error.contains("host_data") || error.contains("any"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_guest_svn_that_anybody_may_state_is_no_demand() {
+        let mut policy = PolicyFile::strict();
+        policy.snp.minimum_guest_svn = 1;
+        assert!(policy.with(vec![]).unwrap_err().cause.contains("id_keys"));
+        policy.snp.id_keys = DemandedFile::OneOf(vec![Digest::from_bytes([7; 48])]);
+        assert!(policy.with(vec![]).is_ok());
     }
 }

@@ -11,8 +11,8 @@ use evidence_support::policy::{self, agent, reference};
 use evidence_support::snp::{GUID_VCEK, GUID_VLEK, table};
 use evidence_support::{evidence, refused, refused_as};
 use inwit_authority::evidence::{
-    AppraisalPolicy, Appraised, Authentic, Claims, EndorsementError, Endorsements, Permission, Product, SnpPolicy,
-    SnpRoot, SnpTcb, authenticate,
+    AppraisalPolicy, Appraised, Authentic, Claims, Demanded, EndorsementError, Endorsements, Permission, Product,
+    SnpPolicy, SnpRoot, SnpTcb, authenticate,
 };
 use inwit_measurements::Digest;
 use inwit_measurements::reference::Measured;
@@ -265,6 +265,47 @@ fn smt_mitigations_and_products_are_as_policy_says() {
 
     let no_milan = SnpPolicy { minimum_tcb: [].into(), ..policy::snp() };
     refused_as(appraised(0, &[], no_milan), RefusalCode::PolicyForbids);
+}
+
+#[test]
+fn what_host_and_owner_stated_at_launch_is_as_policy_names_it() {
+    let owner = || SnpPolicy { id_keys: Demanded::OneOf([[0x1d; 48]].into()), ..policy::snp() };
+    let author = || SnpPolicy { author_keys: Demanded::OneOf([[0xaa; 48]].into()), ..policy::snp() };
+    let host = || SnpPolicy { host_data: Demanded::OneOf([[0; 32], [0x40; 32]].into()), ..policy::snp() };
+    assert!(appraised(0x0e0, &[0x1d; 48], owner()).is_ok());
+    assert!(appraised(0x110, &[0xaa; 48], author()).is_ok());
+    assert!(appraised(0x0c0, &[0x40; 32], host()).is_ok());
+    assert!(appraised(0, &[], host()).is_ok());
+    for (offset, bytes, policy, cause) in [
+        (0x0e0, &[0x1e; 48][..], owner(), "key that signed the ID block"),
+        (0, &[], owner(), "launched without"),
+        (0x110, &[0xab; 48], author(), "key that signed the ID key"),
+        (0, &[], author(), "launched without"),
+        // No list admits zero: it is how a report says that nobody signed.
+        (0, &[], SnpPolicy { id_keys: Demanded::OneOf([[0; 48]].into()), ..policy::snp() }, "launched without"),
+        (0x0c0, &[0x41; 32], host(), "HOST_DATA"),
+        (0, &[], SnpPolicy { host_data: Demanded::OneOf([].into()), ..policy::snp() }, "HOST_DATA"),
+        (0x00a, &[0x03], SnpPolicy { demanded_policy_bits: 1 << 20, ..policy::snp() }, "0x100000"),
+    ] {
+        let refusal = refused(appraised(offset, bytes, policy));
+        assert_eq!(refusal.code, RefusalCode::PolicyForbids, "{refusal}");
+        assert!(refusal.cause.contains(cause), "{refusal}");
+    }
+    assert!(appraised(0x00a, &[0x13], SnpPolicy { demanded_policy_bits: 1 << 20, ..policy::snp() }).is_ok());
+}
+
+#[test]
+fn an_older_image_of_the_same_owner_is_refused_by_its_guest_svn() {
+    let climb = |svn: u8| {
+        let mut body = body(&MILAN);
+        body[0x004] = svn;
+        body[0x0e0..0x110].fill(0x1d);
+        let policy = SnpPolicy { id_keys: Demanded::OneOf([[0x1d; 48]].into()), minimum_guest_svn: 4, ..policy::snp() };
+        let authentic = authentic(&MILAN, &MILAN.vcek_fields(), &body, &MILAN.endorsements(&[]))?;
+        authentic.bound_to(&binding())?.appraise(&registered(policy), &agent())
+    };
+    assert!(climb(4).is_ok());
+    refused_as(climb(3), RefusalCode::TcbTooOld);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use inwit_protocol::refusal::{Refusal, RefusalCode};
 pub use appraise::{Appraised, Judged};
 pub use claims::{BootEvent, Claims, FirmwareVersion, PckFlag, SnpClaims, SnpSigner, TdxClaims, VtpmClaims};
 pub use endorsements::{Dated, EndorsementError, Endorsements};
-pub use policy::{AppraisalPolicy, Permission, PolicyError, SnpPolicy, TdxPolicy, VtpmPolicy};
+pub use policy::{AppraisalPolicy, Demanded, Permission, PolicyError, SnpPolicy, TdxPolicy, VtpmPolicy};
 pub use snp::{GuestPolicy, PlatformInfo, Product, Revocation, SnpRoot, SnpTcb, VekCertificate};
 pub use tdx::{TcbStatus, TdAttributes, TdxRoot};
 

@@ -24,6 +24,26 @@ pub enum Permission {
     Forbidden,
 }
 
+/// What is demanded of a value that the hardware states and that has no order, such as a digest. `T` is the value's
+/// bytes as the hardware writes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Demanded<T> {
+    /// Whatever it is. To be written out: there is no default.
+    Any,
+    /// One of these. Of an empty list none is, so everything is refused.
+    OneOf(BTreeSet<T>),
+}
+
+impl<T: Ord> Demanded<T> {
+    /// Whether this value meets the demand.
+    pub(crate) fn admits(&self, value: &T) -> bool {
+        match self {
+            Self::Any => true,
+            Self::OneOf(values) => values.contains(value),
+        }
+    }
+}
+
 /// What is demanded of an SNP guest and its platform.
 #[derive(Clone, Debug)]
 pub struct SnpPolicy {
@@ -43,6 +63,16 @@ pub struct SnpPolicy {
     pub without_revocation_list: Permission,
     /// CSP_IDs whose VLEK is accepted in place of the chip's own key. Empty: none is.
     pub providers: BTreeSet<String>,
+    /// Bits that the guest's launch POLICY must have set, for example 0x10_0000: on one socket only.
+    pub demanded_policy_bits: u64,
+    /// Lowest GUEST_SVN. It comes from the ID block, so above zero `id_keys` must name who may sign that.
+    pub minimum_guest_svn: u32,
+    /// HOST_DATA, which the host chose at launch and cannot change afterwards.
+    pub host_data: Demanded<[u8; 32]>,
+    /// ID_KEY_DIGEST: whose key signed the ID block. With a list, a guest that was launched without one is refused.
+    pub id_keys: Demanded<[u8; 48]>,
+    /// AUTHOR_KEY_DIGEST: whose key signed the ID key. With a list, a guest that was launched without one is refused.
+    pub author_keys: Demanded<[u8; 48]>,
 }
 
 /// What is demanded of a TD and its platform.
@@ -87,6 +117,9 @@ pub enum PolicyError {
     /// A minimum TCB with a component that the product does not have, or without one that it has.
     #[error("the minimum TCB of {0}: fmc is to be given for Turin and only there")]
     Components(Product),
+    /// A minimum GUEST_SVN, and anybody's ID block.
+    #[error("minimum_guest_svn {0} says nothing while anybody may sign the ID block: name id_keys")]
+    GuestSvn(u32),
     /// The policy leaves out a PCR that is always demanded.
     #[error("the policy for TPMs must demand PCR {0}: without it nobody knows what booted")]
     Undemanded(u8),
@@ -113,6 +146,10 @@ impl AppraisalPolicy {
     ) -> Result<Self, PolicyError> {
         if snp.vmpl > LAST_VMPL {
             return Err(PolicyError::Vmpl(snp.vmpl));
+        }
+        // The host brings the ID block: signed with a key of its own, it states whatever GUEST_SVN is wanted.
+        if snp.minimum_guest_svn > 0 && snp.id_keys == Demanded::Any {
+            return Err(PolicyError::GuestSvn(snp.minimum_guest_svn));
         }
         for (product, tcb) in &snp.minimum_tcb {
             if tcb.fmc.is_some() != (*product == Product::Turin) {

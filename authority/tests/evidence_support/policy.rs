@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use inwit_authority::evidence::{
-    AppraisalPolicy, Permission, Product, SnpPolicy, SnpTcb, TcbStatus, TdxPolicy, VtpmPolicy,
+    AppraisalPolicy, Demanded, Permission, Product, SnpPolicy, SnpTcb, TcbStatus, TdxPolicy, VtpmPolicy,
 };
 use inwit_measurements::Digest;
 use inwit_measurements::reference::{AgentReference, Measured, ReferenceValues};
@@ -24,6 +24,11 @@ pub fn snp() -> SnpPolicy {
         demanded_platform_info: 0,
         without_revocation_list: Permission::Allowed,
         providers: BTreeSet::new(),
+        demanded_policy_bits: 0,
+        minimum_guest_svn: 0,
+        host_data: Demanded::Any,
+        id_keys: Demanded::Any,
+        author_keys: Demanded::Any,
     }
 }
 

@@ -80,8 +80,8 @@ mod tests {
 
     use super::*;
     use crate::evidence::{
-        Endorsements, Permission, Product, SnpPolicy, SnpRoot, SnpTcb, TcbStatus, TdxPolicy, TdxRoot, VekCertificate,
-        VtpmPolicy, authenticate,
+        Demanded, Endorsements, Permission, Product, SnpPolicy, SnpRoot, SnpTcb, TcbStatus, TdxPolicy, TdxRoot,
+        VekCertificate, VtpmPolicy, authenticate,
     };
 
     /// A policy that is as lenient as one can be.
@@ -96,6 +96,11 @@ mod tests {
             demanded_platform_info: 0,
             without_revocation_list: Permission::Allowed,
             providers: BTreeSet::new(),
+            demanded_policy_bits: 0,
+            minimum_guest_svn: 0,
+            host_data: Demanded::Any,
+            id_keys: Demanded::Any,
+            author_keys: Demanded::Any,
         };
         let tdx = TdxPolicy {
             accepted_status: TcbStatus::ALL.into(),

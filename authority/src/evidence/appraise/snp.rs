@@ -4,12 +4,14 @@
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 
 use crate::evidence::claims::{SnpClaims, SnpSigner};
-use crate::evidence::policy::{Permission, SnpPolicy};
+use crate::evidence::fields::Short;
+use crate::evidence::policy::{Demanded, Permission, SnpPolicy};
 use crate::evidence::snp::Revocation;
 
 pub(super) fn appraise(claims: &SnpClaims, policy: &SnpPolicy) -> Result<(), Refusal> {
     modes(claims)?;
     launch(claims, policy)?;
+    owner(claims, policy)?;
     firmware(claims, policy)?;
     tcb(claims, policy)?;
     mitigations(claims, policy)
@@ -42,6 +44,10 @@ fn launch(claims: &SnpClaims, policy: &SnpPolicy) -> Result<(), Refusal> {
         let cause = format_args!("no revocation list of {product} is imported, and policy demands one");
         return Err(Refusal::new(RefusalCode::EndorsementMissing, cause));
     }
+    let unset = policy.demanded_policy_bits & !claims.policy.bits();
+    if unset != 0 {
+        return forbids(format!("the guest's launch policy lacks demanded bits {unset:#x}"));
+    }
     let missing = policy.demanded_platform_info & !claims.platform_info.bits();
     if missing != 0 {
         return forbids(format!("PLATFORM_INFO lacks demanded bits {missing:#x}"));
@@ -52,6 +58,31 @@ fn launch(claims: &SnpClaims, policy: &SnpPolicy) -> Result<(), Refusal> {
         }
         _ => Ok(()),
     }
+}
+
+/// What host and owner stated at launch: HOST_DATA, and the ID block with the keys that signed it. Zero stands in a report
+/// for a key that did not sign, and no list admits that.
+fn owner(claims: &SnpClaims, policy: &SnpPolicy) -> Result<(), Refusal> {
+    let forbids = |cause: String| Err(Refusal::new(RefusalCode::PolicyForbids, cause));
+    if !policy.host_data.admits(&claims.host_data) {
+        return forbids(format!("HOST_DATA ({}) is none that policy names", Short(&claims.host_data)));
+    }
+    for (name, digest, demanded) in [
+        ("ID block", &claims.id_key_digest, &policy.id_keys),
+        ("ID key", &claims.author_key_digest, &policy.author_keys),
+    ] {
+        if *digest == [0; 48] && *demanded != Demanded::Any {
+            return forbids(format!("policy names who may sign the {name}, and the guest was launched without that"));
+        }
+        if !demanded.admits(digest) {
+            return forbids(format!("the key that signed the {name} ({}) is none that policy names", Short(digest)));
+        }
+    }
+    if claims.guest_svn < policy.minimum_guest_svn {
+        let cause = format!("GUEST_SVN is {}, policy demands {}", claims.guest_svn, policy.minimum_guest_svn);
+        return Err(Refusal::new(RefusalCode::TcbTooOld, cause));
+    }
+    Ok(())
 }
 
 fn firmware(claims: &SnpClaims, policy: &SnpPolicy) -> Result<(), Refusal> {
