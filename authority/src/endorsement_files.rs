@@ -6,7 +6,7 @@
 //! endorsements/vtpm/attestation-keys                        (a SHA-256 of a SubjectPublicKeyInfo in hex, a line each)
 //! ```
 
-use crate::evidence::{EndorsementError, Endorsements, Product, SnpRoot, TdxRoot};
+use crate::evidence::{EndorsementError, Endorsements, Product, SnpRoot, TdxPart, TdxRoot};
 use crate::fault::Fault;
 use crate::files;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,8 @@ pub fn load(folder: &Path) -> Result<Endorsements, Fault> {
     for path in folders(&folder.join("tdx"))? {
         let root = files::read(&path.join("root.der"), FILE_LIMIT)?;
         let collateral = files::read(&path.join("collateral.json"), FILE_LIMIT)?;
-        endorsements.tdx.push(TdxRoot::new(&root, &[&collateral]).map_err(fault(&path))?);
+        let parts = [TdxPart::Collateral(&collateral)];
+        endorsements.tdx.push(TdxRoot::new(&root, &parts).map_err(fault(&path))?);
     }
     let keys = folder.join("vtpm/attestation-keys");
     if keys.exists() {

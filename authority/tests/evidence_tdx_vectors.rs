@@ -7,7 +7,7 @@ use std::io::Read;
 
 use evidence_support::tdx::{self, Vector};
 use evidence_support::{evidence, read, refused, refused_as, vectors_or_say};
-use inwit_authority::evidence::{Claims, Endorsements, TcbStatus, TdxClaims, TdxRoot, authenticate};
+use inwit_authority::evidence::{Claims, Endorsements, TcbStatus, TdxClaims, TdxPart, TdxRoot, authenticate};
 use inwit_protocol::evidence::Platform;
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 use x509_parser::pem::Pem;
@@ -65,7 +65,7 @@ fn collateral_counts_only_while_it_is_current() {
 fn the_newest_current_collateral_of_the_platform_is_chosen() {
     let Some(vectors) = vectors_or_say(10, "choices of TDX collateral") else { return };
     let all = tdx::all(&vectors);
-    let documents: Vec<&[u8]> = all.iter().map(|vector| vector.collateral.as_slice()).collect();
+    let documents: Vec<TdxPart<'_>> = all.iter().map(|vector| TdxPart::Collateral(&vector.collateral)).collect();
     let root = TdxRoot::new(&tdx::intel_root(&all[0].collateral), &documents).unwrap();
     let together = Endorsements { tdx: vec![root], ..Endorsements::default() };
     let mut apart = Endorsements::default();
@@ -95,7 +95,7 @@ fn another_root_is_refused_in_both_directions() {
     let pem = read(sample.join("trustedRootCaCert.pem"));
     let test_root = Pem::iter_from_buffer(&pem).next().unwrap().unwrap().contents;
     let vector = tdx::named(&vectors, "509f50f85772");
-    let under_test_root = TdxRoot::new(&test_root, &[&vector.collateral]).unwrap();
+    let under_test_root = TdxRoot::new(&test_root, &[]).unwrap();
     let by = Endorsements { tdx: vec![under_test_root], ..Endorsements::default() };
     refused_as(claims(&vector.quote, &[], &by, vector.at), RefusalCode::ChainUntrusted);
     let quote = read(sample.join("quote.dat"));

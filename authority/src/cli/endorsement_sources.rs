@@ -9,7 +9,7 @@ use self::found::{Held, Place};
 use super::endorsement_kinds::{Piece, carried_roots};
 use crate::audit::hex;
 use crate::evidence::x509::{self, RevocationList};
-use crate::evidence::{Endorsements, Product, SnpRoot, TdxRoot};
+use crate::evidence::{Endorsements, Product, SnpRoot, TdxPart, TdxRoot};
 use crate::fault::Fault;
 use inwit_protocol::evidence::Platform;
 use inwit_protocol::primitives::sha256;
@@ -232,17 +232,24 @@ fn tdx(all: &[Held], handed: &Handed<'_>, sources: &mut Sources) -> Result<(), F
             }
         }
     }
-    let mut documents: Vec<&[u8]> = Vec::new();
+    let mut documents: Vec<TdxPart<'_>> = Vec::new();
     for Held { path, piece, .. } in all {
         let Piece::Collateral(document) = piece else { continue };
-        match roots.first() {
-            Some(root) => drop(TdxRoot::new(root, &[document]).map_err(|error| Fault::of(path.display(), error))?),
+        let part = TdxPart::Collateral(document);
+        let mut outcomes = roots.iter().map(|root| TdxRoot::new(root, &[part]));
+        match outcomes.next() {
+            // Under another of the roots is as good: its signatures say where it belongs.
+            Some(Err(error)) if !outcomes.any(|outcome| outcome.is_ok()) => {
+                return Err(Fault::of(path.display(), error));
+            }
+            Some(_) => documents.push(part),
             None => sources.set_aside.push((path.clone(), "no root certificate for TDX was handed in".to_owned())),
         }
-        documents.push(document);
     }
     for root in roots {
-        let root = TdxRoot::new(&root, &documents).map_err(|error| Fault::of("collateral", error))?;
+        let under = |part: &&TdxPart<'_>| TdxRoot::new(&root, &[**part]).is_ok();
+        let own: Vec<TdxPart<'_>> = documents.iter().filter(under).copied().collect();
+        let root = TdxRoot::new(&root, &own).map_err(|error| Fault::of("collateral", error))?;
         sources.endorsements.tdx.push(root);
     }
     Ok(())

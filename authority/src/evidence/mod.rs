@@ -26,7 +26,7 @@ pub use claims::{BootEvent, Claims, FirmwareVersion, PckFlag, SnpClaims, SnpSign
 pub use endorsements::{Dated, EndorsementError, Endorsements};
 pub use policy::{AppraisalPolicy, Demanded, Permission, PolicyError, SnpPolicy, TdxPolicy, VtpmPolicy};
 pub use snp::{GuestPolicy, PlatformInfo, Product, Revocation, SnpRoot, SnpTcb, VekCertificate};
-pub use tdx::{TcbStatus, TdAttributes, TdxRoot};
+pub use tdx::{TcbStatus, TdAttributes, TdxPart, TdxRoot};
 
 /// Evidence that was made by hardware which leads to a configured root. Says nothing yet about whether that hardware
 /// measured something acceptable, nor for whom the Evidence was made: next is [`Authentic::bound_to`].

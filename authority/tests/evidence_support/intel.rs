@@ -1,7 +1,7 @@
 //! A simulated Intel for tests: root, PCK platform CA, PCK certificate, TCB signer, collateral, and quotes of version 4
 //! that are truly signed, whatever they say. Keys are made at run time; nothing of it is Intel's.
 
-use inwit_authority::evidence::{Endorsements, TdxRoot};
+use inwit_authority::evidence::{Endorsements, TdxPart, TdxRoot};
 use inwit_protocol::primitives::sha256;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DistinguishedName, DnType,
@@ -134,7 +134,8 @@ impl Intel {
 
     /// The root with these collateral documents and no others.
     pub fn with(&self, documents: &[&[u8]]) -> Endorsements {
-        Endorsements { tdx: vec![TdxRoot::new(&self.root, documents).unwrap()], ..Endorsements::default() }
+        let parts: Vec<TdxPart<'_>> = documents.iter().map(|document| TdxPart::Collateral(document)).collect();
+        Endorsements { tdx: vec![TdxRoot::new(&self.root, &parts).unwrap()], ..Endorsements::default() }
     }
 
     pub fn endorsements(&self) -> Endorsements {

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use inwit_authority::evidence::{Endorsements, TdxRoot};
+use inwit_authority::evidence::{Endorsements, TdxPart, TdxRoot};
 use inwit_protocol::primitives::sha256;
 use x509_parser::pem::Pem;
 
@@ -50,7 +50,7 @@ impl Vector {
 
     /// Intel's root with this quote's collateral.
     pub fn endorsements(&self) -> Endorsements {
-        let root = TdxRoot::new(&intel_root(&self.collateral), &[&self.collateral]).unwrap();
+        let root = TdxRoot::new(&intel_root(&self.collateral), &[TdxPart::Collateral(&self.collateral)]).unwrap();
         Endorsements { tdx: vec![root], ..Endorsements::default() }
     }
 }

@@ -2,7 +2,7 @@
 //! log, quote. The first inputs are real ones, so that changes reach the quote verification library.
 #![no_main]
 
-use inwit_authority::evidence::{Endorsements, TdxRoot, authenticate};
+use inwit_authority::evidence::{Endorsements, TdxPart, TdxRoot, authenticate};
 use inwit_fuzz::{joined, parts, vector};
 use inwit_protocol::evidence::{AgentRegister, Evidence, Platform};
 use libfuzzer_sys::fuzz_target;
@@ -26,7 +26,8 @@ fn first() -> Vec<Vec<u8>> {
 
 fuzz_target!(init: inwit_fuzz::begin_with(first()), |input: &[u8]| {
     let [at, root, collateral, log, quote] = parts(input);
-    let documents: &[&[u8]] = if collateral.is_empty() { &[] } else { &[collateral] };
+    let part = [TdxPart::Collateral(collateral)];
+    let documents: &[TdxPart<'_>] = if collateral.is_empty() { &[] } else { &part };
     let by = Endorsements { tdx: TdxRoot::new(root, documents).into_iter().collect(), ..Endorsements::default() };
     let evidence = Evidence {
         platform: Platform::Tdx,

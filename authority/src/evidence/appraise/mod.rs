@@ -80,8 +80,8 @@ mod tests {
 
     use super::*;
     use crate::evidence::{
-        Demanded, Endorsements, Permission, Product, SnpPolicy, SnpRoot, SnpTcb, TcbStatus, TdxPolicy, TdxRoot,
-        VekCertificate, VtpmPolicy, authenticate,
+        Demanded, Endorsements, Permission, Product, SnpPolicy, SnpRoot, SnpTcb, TcbStatus, TdxPart, TdxPolicy,
+        TdxRoot, VekCertificate, VtpmPolicy, authenticate,
     };
 
     /// A policy that is as lenient as one can be.
@@ -164,8 +164,8 @@ mod tests {
             let json: serde_json::Value = serde_json::from_slice(&collateral).unwrap();
             let chain = json["tcb_info_issuer_chain"].as_str().unwrap().as_bytes().to_vec();
             let root = x509_parser::pem::Pem::iter_from_buffer(&chain).last().unwrap().unwrap().contents;
-            let by =
-                Endorsements { tdx: vec![TdxRoot::new(&root, &[&collateral]).unwrap()], ..Endorsements::default() };
+            let root = TdxRoot::new(&root, &[TdxPart::Collateral(&collateral)]).unwrap();
+            let by = Endorsements { tdx: vec![root], ..Endorsements::default() };
             assert_eq!(code(Platform::Tdx, read(&format!("{folder}/quote.bin")), &by, at), expected, "{folder}");
         }
     }

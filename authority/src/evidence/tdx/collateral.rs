@@ -9,13 +9,29 @@ use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
-use crate::evidence::endorsements::EndorsementError;
+use crate::evidence::endorsements::{Dated, EndorsementError};
+use crate::evidence::fields::Short;
 use crate::evidence::x509::{self, Window, X509Error};
 
 /// Longest collateral document that is read, in bytes; Intel's are about 20 KiB.
 const DOCUMENT_LIMIT: usize = 1 << 20;
 /// Certificates read of one issuer chain; Intel's have two.
 const CHAIN_LIMIT: usize = 4;
+
+/// One part of what Intel's provisioning certification service hands out, as it is stored.
+#[derive(Clone, Copy, Debug)]
+pub enum TdxPart<'a> {
+    /// QuoteCollateralV3: one JSON document that holds all of the others, texts as strings, bytes in hexadecimal.
+    Collateral(&'a [u8]),
+    /// `{"tcbInfo":{…},"signature":"…"}`, as the service answers.
+    TcbInfo(&'a [u8]),
+    /// `{"enclaveIdentity":{…},"signature":"…"}`, as the service answers.
+    QeIdentity(&'a [u8]),
+    /// A revocation list of the root or of a PCK CA, DER.
+    List(&'a [u8]),
+    /// The certificate of a TCB signer or of a PCK CA, DER.
+    Certificate(&'a [u8]),
+}
 
 /// One trusted root for TDX, with the collateral under it. For each FMSPC the newest that is current is used.
 #[derive(Clone, Debug)]
@@ -42,27 +58,34 @@ pub(super) enum NoCollateral {
 }
 
 impl TdxRoot {
-    /// A root certificate (DER) and collateral documents under it, each JSON in the usual form: texts as strings,
-    /// signatures and lists as hexadecimal. The certificate is compared byte for byte with the one that ends a quote's
-    /// chain.
+    /// A root certificate (DER) and the parts under it, in any order. The certificate is compared byte for byte with the
+    /// one that ends a quote's chain.
     ///
     /// # Errors
-    /// [`EndorsementError::Intel`] when a part does not parse. Dates and signatures are judged with each quote.
-    pub fn new(root: &[u8], documents: &[&[u8]]) -> Result<Self, EndorsementError> {
-        let read = |json: &&[u8]| {
+    /// [`EndorsementError::Intel`] names the part that does not parse or was not signed under this root.
+    pub fn new(root: &[u8], parts: &[TdxPart<'_>]) -> Result<Self, EndorsementError> {
+        let read = |part: &TdxPart<'_>| {
+            let TdxPart::Collateral(json) = part else {
+                return Err(EndorsementError::intel("part", "only whole collateral documents are read yet"));
+            };
             if json.len() > DOCUMENT_LIMIT {
                 return Err(EndorsementError::intel("collateral", "the file is too long to be collateral"));
             }
             serde_json::from_slice(json).map_err(|error| EndorsementError::intel("collateral", error))
         };
-        Self::from_collateral(root, documents.iter().map(read).collect::<Result<_, _>>()?)
+        Self::from_collateral(root, parts.iter().map(read).collect::<Result<_, _>>()?)
     }
 
-    /// The same from collateral that is already in memory.
-    ///
-    /// # Errors
-    /// As [`TdxRoot::new`].
-    pub fn from_collateral(root: &[u8], collateral: Vec<QuoteCollateralV3>) -> Result<Self, EndorsementError> {
+    /// The root and what is under it, with the dates of each, for a person to look at.
+    pub fn dated(&self) -> Vec<Dated> {
+        let of = |one: &Collateral| {
+            let name = format!("TDX collateral for FMSPC {}", Short(&one.fmspc));
+            Dated { name, from: one.window.from, until: one.window.until }
+        };
+        self.collateral.iter().map(of).collect()
+    }
+
+    fn from_collateral(root: &[u8], collateral: Vec<QuoteCollateralV3>) -> Result<Self, EndorsementError> {
         let certificate =
             x509::certificate(root).map_err(|error| EndorsementError::intel("root certificate", error))?;
         if certificate.issuer().as_raw() != certificate.subject().as_raw() || !certificate.is_ca() {

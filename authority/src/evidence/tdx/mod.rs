@@ -15,7 +15,7 @@ use inwit_protocol::refusal::{Refusal, RefusalCode};
 use thiserror::Error;
 
 pub use attributes::{TcbStatus, TdAttributes};
-pub use collateral::TdxRoot;
+pub use collateral::{TdxPart, TdxRoot};
 
 use super::boot_log::{BootLogError, explains_rtmrs};
 use super::claims::{PckFlag, TdxClaims};
