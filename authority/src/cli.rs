@@ -2,7 +2,9 @@
 //! exit 0 good, 1 our own fault or a bad input file, 2 usage, 3 refused.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
 
+mod azure_file;
 mod claims_json;
+mod coco_evidence;
 mod endorsement_kinds;
 mod endorsement_sources;
 mod evidence;
@@ -10,11 +12,12 @@ mod evidence_file;
 mod imports;
 mod owner;
 mod policy_file;
+mod submission;
 mod table;
 
 use crate::audit::hex;
 use crate::decide::{Authority, now};
-use crate::fault::Fault;
+use crate::fault::{Fault, escaped};
 use crate::serve::serve;
 use crate::state::State;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -102,13 +105,13 @@ enum Act {
     #[command(subcommand)]
     Audit(owner::AuditAct),
     /// Say whether evidence in a file is authentic, and what it claims. Offline; needs no authority.
-    #[command(after_help = evidence::AUTHENTICATE_HELP)]
-    Authenticate(evidence::Submission),
+    #[command(after_help = submission::AUTHENTICATE_HELP)]
+    Authenticate(submission::Submission),
     /// Authenticate evidence in a file and judge it by a policy file. Offline; needs no authority, and issues nothing.
-    #[command(after_help = evidence::APPRAISE_HELP)]
+    #[command(after_help = submission::APPRAISE_HELP)]
     Appraise {
         #[command(flatten)]
-        submission: evidence::Submission,
+        submission: submission::Submission,
         /// Policy and Reference Values (TOML).
         #[arg(long, value_name = "FILE")]
         policy: PathBuf,
@@ -143,11 +146,11 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match act(&cli) {
         Ok(Done::Said(text, json)) => {
-            println!("{}", if cli.json { json.to_string() } else { text });
+            println!("{}", if cli.json { escaped(&json) } else { text });
             ExitCode::SUCCESS
         }
         Ok(Done::Refused(text, json)) => {
-            println!("{}", if cli.json { json.to_string() } else { text });
+            println!("{}", if cli.json { escaped(&json) } else { text });
             ExitCode::from(3)
         }
         Ok(Done::Misused(words)) => {

@@ -36,6 +36,21 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if steers(c) { '?' } else { c }).collect()
 }
 
+/// JSON for a terminal: the same characters as JSON's own escapes, so that programs read what was there and a terminal is
+/// not steered. Outside of strings JSON has none of them.
+pub(crate) fn escaped(json: &serde_json::Value) -> String {
+    let mut text = String::new();
+    for c in json.to_string().chars() {
+        if steers(c) {
+            // None of them lies above the basic plane, where an escape would need two halves.
+            text.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
 fn steers(c: char) -> bool {
     let reorders = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}');
     reorders || c.is_control()
@@ -55,6 +70,16 @@ mod tests {
         for c in ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}').chain('\0'..' ') {
             assert_eq!(printable(&c.to_string()), "?", "{:x}", u32::from(c));
         }
+    }
+
+    #[test]
+    fn json_reads_the_same_and_steers_nothing() {
+        let name = "a\u{1b}[2J\u{9b}31m\u{7f}\r\n\u{202e}fdp.\u{2066}\u{61c} é 漢 \u{1f512}";
+        let json = serde_json::json!({name: [name]});
+        let text = escaped(&json);
+        assert!(!text.chars().any(steers), "{text}");
+        assert!(text.contains("\\u202e") && text.contains("é 漢 \u{1f512}"), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), json);
     }
 
     #[test]

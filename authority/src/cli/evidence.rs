@@ -3,98 +3,15 @@
 //! Nothing that comes of it can issue or release.
 
 use super::endorsement_sources::{Handed, Sources, gather};
+use super::submission::{Expected, Submission};
 use super::table::{Cell, Rows, json, row, text};
 use super::{Done, claims_json, evidence_file, policy_file};
 use crate::audit::hex;
-use crate::endorsement_files::parse_pin;
 use crate::evidence::{self, AppraisalPolicy, Authentic};
 use crate::fault::{Fault, printable};
-use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use inwit_protocol::evidence::{Evidence, Platform};
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 use std::path::{Path, PathBuf};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-
-/// The end of the year 9999, where the dates of certificates end.
-const LAST_SECOND: u64 = 253_402_300_799;
-/// Bytes of REPORT_DATA, and the most that any platform holds.
-const REPORT_DATA: usize = 64;
-
-pub(super) const AUTHENTICATE_HELP: &str = "\
-Roots are values: a root certificate (ARK-Milan, Intel SGX Root CA, …) is trusted in this act only because you hand it in
-with --endorsements, and so are attestation keys. None is built in, none is fetched. Get them from the vendor, compare
-their digests (they are printed), and never take them from where the evidence came from. Without revocation lists for an
-ARK, revocation by AMD is not checked.
-
-A root counts when you name its file, or a folder that it lies in or below. When a folder that you name also holds the
-evidence or its event log, itself or deeper, no root in or below it counts, for whoever made the evidence may have put it
-there; name the root file, or its own folder. A root inside of collateral does not count either. With --root-sha256 your
-word is the digest: such roots count wherever they are found, the one inside of collateral too, and no others do.
-Intermediates, keys of chips, revocation lists and collateral count from everywhere, for a root has signed them.
-
-What a file holds is told by its content, not its name. A file that is not understood is an error, but for what lies in a
-folder and is clearly no endorsement by its name either (README, *.txt, report.bin, quote.bin, …): it is passed over, and
-said so.
-
---at is demanded because the outcome depends on it: certificates, revocation lists and collateral begin and end. A verdict
-by the machine's clock could not be repeated tomorrow, and whoever sets the clock would set the verdict.
-
-Without --report-data the verdict says that such evidence exists, not that it was made for you or now: anybody may have
-copied it.
-
-  inwit-authority authenticate --platform snp --evidence report.bin --endorsements amd/ --endorsements vcek.der \\
-      --at 2026-06-01T00:00:00Z --report-data 00…
-  inwit-authority authenticate --platform tdx --evidence quote.bin --endorsements intel-root.der \\
-      --endorsements collateral.json --at $(date +%s) --json
-  inwit-authority authenticate --platform tdx --evidence received/quote.bin --endorsements received/ \\
-      --root-sha256 DIGEST-OF-INTEL-SGX-ROOT-CA --at 2026-06-01T00:00:00Z
-
-Exit codes: 0 authentic, 1 a file of yours cannot be read or understood, 2 usage, 3 refused.";
-
-pub(super) const APPRAISE_HELP: &str = "\
-The policy file is TOML: [policy] with every key that `inwit-authority init` writes into authority.toml, and at least one
-set of Reference Values, as inwit-measure writes them or without an agent:
-
-  [[reference_values]]
-  name = \"release 1\"
-  measured = { platform = \"snp\", launch_digest = \"…96 hex digits…\" }
-
-The measured part of authenticate's JSON has this shape; what makes it trustworthy is that you computed it yourself.
-Debugging and migration are refused whatever the policy says. Binding and agent are not judged here: evidence from
-elsewhere has none. So this verdict issues no credential and releases no secret; `serve` demands both.
-
-Endorsements, roots, --at and --report-data are as in `authenticate --help`. Exit codes: 0 appraised, 1 a file of yours cannot be
-read or understood, 2 usage, 3 refused.";
-
-/// Evidence and what it is judged by.
-#[derive(Args)]
-pub(super) struct Submission {
-    /// Platform that the evidence is from.
-    #[arg(long, value_parser = platforms())]
-    platform: Platform,
-    /// The raw SNP report or TDX quote, or inwit Evidence (CBOR); for vtpm inwit Evidence or an inwit TPM quote (CBOR).
-    #[arg(long, value_name = "FILE")]
-    evidence: PathBuf,
-    /// File or folder of certificates, revocation lists (DER, PEM), certificate table, TDX collateral (QuoteCollateralV3
-    /// JSON), or attestation keys (lines of 64 hex digits); may be given several times.
-    #[arg(long, value_name = "PATH")]
-    endorsements: Vec<PathBuf>,
-    /// SHA-256 of a root certificate in DER, or of an attestation key: only such roots count, wherever they are found; may
-    /// be given several times.
-    #[arg(long, value_name = "HEX", value_parser = digest)]
-    root_sha256: Vec<Digest>,
-    /// TCG event log beside the evidence (CCEL, TPM), which has to explain its registers. Not for snp.
-    #[arg(long, value_name = "FILE")]
-    event_log: Option<PathBuf>,
-    /// Moment to judge at: RFC 3339 (2026-06-01T00:00:00Z) or seconds since 1970.
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    at: u64,
-    /// Data that the evidence must have been made over, in hex: the 64 bytes of REPORT_DATA, or a TPM quote's extraData.
-    #[arg(long, value_name = "HEX", value_parser = Expected::parse)]
-    report_data: Option<Expected>,
-}
 
 /// How the outcome is printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -125,46 +42,6 @@ impl From<Refusal> for Stop {
     }
 }
 
-/// Data that evidence is expected to be made over.
-#[derive(Clone)]
-struct Expected(Vec<u8>);
-
-impl Expected {
-    fn parse(text: &str) -> Result<Self, String> {
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        if !rest.is_empty() || pairs.len() > REPORT_DATA || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(format!("up to {REPORT_DATA} bytes are written as pairs of hex digits, without spaces"));
-        }
-        let byte = |pair: &[u8; 2]| u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok();
-        pairs.iter().map(byte).collect::<Option<_>>().map(Self).ok_or_else(|| "not hexadecimal".to_owned())
-    }
-}
-
-/// SHA-256.
-type Digest = [u8; 32];
-
-fn digest(text: &str) -> Result<Digest, String> {
-    parse_pin(text).ok_or_else(|| "a SHA-256 is written as 64 hex digits, without spaces".to_owned())
-}
-
-/// The platforms by their stable names.
-fn platforms() -> impl TypedValueParser<Value = Platform> {
-    let names = PossibleValuesParser::new([Platform::Snp, Platform::Tdx, Platform::Vtpm].map(Platform::text));
-    names.try_map(|name| Platform::from_text(&name).ok_or("no platform"))
-}
-
-/// Seconds since 1970 of a moment.
-fn moment(text: &str) -> Result<u64, String> {
-    let seconds = if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        text.parse().ok()
-    } else {
-        OffsetDateTime::parse(text, &Rfc3339).ok().and_then(|time| u64::try_from(time.unix_timestamp()).ok())
-    };
-    seconds
-        .filter(|seconds| *seconds <= LAST_SECOND)
-        .ok_or_else(|| "a moment since 1970 is RFC 3339 with a time zone (2026-06-01T00:00:00Z), or seconds".to_owned())
-}
-
 /// `authenticate`.
 pub(super) fn authenticate(submission: &Submission, form: Form) -> Result<Done, Fault> {
     judged(submission, None, form)
@@ -179,13 +56,9 @@ fn judged(submission: &Submission, policy: Option<&Path>, form: Form) -> Result<
     if let Some(words) = submission.incoherence() {
         return Ok(Done::Misused(words));
     }
-    let (platform, log) = (submission.platform, submission.event_log.as_deref());
-    let handed = Handed {
-        paths: &submission.endorsements,
-        sent: [Some(submission.evidence.as_path()), log].into_iter().flatten().collect(),
-        policy,
-        digests: &submission.root_sha256,
-    };
+    let platform = submission.platform;
+    let handed =
+        Handed { paths: &submission.endorsements, sent: submission.sent(), policy, digests: &submission.root_sha256 };
     let policy = policy.map(policy_file::read).transpose()?;
     let sources = gather(&handed)?;
     if form == Form::Text {
@@ -194,12 +67,12 @@ fn judged(submission: &Submission, policy: Option<&Path>, form: Form) -> Result<
         }
     }
     let mut said = vec![row("platform", platform.text()), row("at_unix_seconds", Cell::Number(submission.at))];
-    let outcome = evidence_file::read(&submission.evidence, platform, log)
+    let outcome = evidence_file::read(submission)
         .and_then(|evidence| verdict(submission, policy.as_ref(), evidence, &sources, &mut said));
     // Claims are told of once they are authentic, also where they are then refused.
     let authentic = said.iter().any(|(name, _)| name == "claims");
     said.insert(2, row("authentic", authentic));
-    said.push(row("trusted_roots", roots(&sources, platform)));
+    said.push(row("trusted_roots", roots(&sources, hardware(platform))));
     match outcome {
         Ok((verdict, sentence)) => {
             let text = format!("{}verdict: {verdict}: {sentence}", text(&said));
@@ -208,7 +81,7 @@ fn judged(submission: &Submission, policy: Option<&Path>, form: Form) -> Result<
             Ok(Done::Said(text, json(&said)))
         }
         Err(Stop::Refused(refusal)) => {
-            let refusal = advised(refusal, sources.advice(platform, &handed));
+            let refusal = advised(refusal, sources.advice(hardware(platform), &handed));
             let text = format!("{}verdict: refused: {refusal}", text(&said));
             let mut all = refused(&refusal);
             all.extend(said);
@@ -228,7 +101,7 @@ fn verdict(
     sources: &Sources,
     said: &mut Rows,
 ) -> Result<(&'static str, String), Stop> {
-    if let Some(table) = sources.table.as_ref().filter(|_| evidence.platform == Platform::Snp) {
+    if let Some(table) = sources.table.as_ref().filter(|_| hardware(evidence.platform) == Platform::Snp) {
         if !evidence.endorsements.is_empty() && evidence.endorsements != *table {
             let words = "the Evidence holds a certificate table already: leave the other one out";
             return Err(Stop::Misused(words.to_owned()));
@@ -255,6 +128,15 @@ fn verdict(
             let names = printable(&names.join(", "));
             Ok(("appraised", format!("as policy demands, and as in reference values {names}{unasked}")))
         }
+    }
+}
+
+/// The platform whose root stands behind one: behind Azure's virtual TPM it is the processor's.
+fn hardware(platform: Platform) -> Platform {
+    match platform {
+        Platform::AzureSnp => Platform::Snp,
+        Platform::AzureTdx => Platform::Tdx,
+        itself => itself,
     }
 }
 
@@ -305,17 +187,4 @@ fn refused(refusal: &Refusal) -> Rows {
         row("next", code.next_step()),
         row("case", code.case()),
     ]
-}
-
-impl Submission {
-    /// Words that a platform does not have are not passed over: somebody would believe that they counted.
-    fn incoherence(&self) -> Option<String> {
-        let platform = self.platform;
-        if platform == Platform::Snp && self.event_log.is_some() {
-            return Some("--event-log: SNP has no event log".to_owned());
-        }
-        let other_length = self.report_data.as_ref().is_some_and(|expected| expected.0.len() != REPORT_DATA);
-        (platform != Platform::Vtpm && other_length)
-            .then(|| format!("--report-data: {platform} holds exactly {REPORT_DATA} bytes, two hex digits each"))
-    }
 }

@@ -1,8 +1,10 @@
-//! Evidence from a file: the bytes that hardware or kernel handed out, or Evidence of ours as it travels. Every byte is
-//! the other side's word; nothing here judges it. A file that cannot be opened is our fault, bytes that cannot be
+//! Evidence from files: the bytes that hardware, kernel or paravisor handed out, or Evidence of ours as it travels. Every
+//! byte is the other side's word; nothing here judges it. A file that cannot be opened is our fault, bytes that cannot be
 //! Evidence are a refusal.
 
+use super::azure_file;
 use super::evidence::Stop;
+use super::submission::Submission;
 use crate::fault::Fault;
 use crate::files;
 use inwit_measurements::eventlog::MAX_LOG_BYTES;
@@ -17,19 +19,39 @@ const FILE_LIMIT: u64 = 1 << 18;
 /// How the label of our Evidence begins, whatever its version, after the two bytes of array and text.
 const LABEL: &[u8] = b"inwit-evidence-";
 
-/// Reads Evidence of `platform`, with an event log from beside it.
-pub(super) fn read(path: &Path, platform: Platform, event_log: Option<&Path>) -> Result<Evidence, Stop> {
-    let bytes = bounded(path)?;
-    let log = event_log.map(|path| files::read(path, MAX_LOG_BYTES)).transpose()?;
-    if bytes.get(2..).is_some_and(|rest| rest.starts_with(LABEL)) {
+/// Reads the Evidence that the command line names, with what lies beside it.
+pub(super) fn read(submission: &Submission) -> Result<Evidence, Stop> {
+    let platform = submission.platform;
+    let bytes = bounded(&submission.evidence)?;
+    let log = submission.event_log.as_deref().map(|path| files::read(path, MAX_LOG_BYTES)).transpose()?;
+    let [tpm, td] = [&submission.tpm_quote, &submission.td_quote].map(|path| path.as_deref().map(bounded).transpose());
+    let (tpm, td) = (tpm?, td?);
+    if labelled(&bytes, LABEL) {
+        if tpm.is_some() || td.is_some() {
+            let words = "the Evidence holds its quotes itself: leave --tpm-quote and --td-quote out";
+            return Err(Stop::Misused(words.to_owned()));
+        }
         return travelled(&bytes, platform, log);
     }
-    if bytes.len() > BLOB_LIMIT {
-        let cause = format!("a quote has {BLOB_LIMIT} bytes at most, this file has {}", bytes.len());
+    let (quote, endorsements) = match platform {
+        Platform::AzureSnp | Platform::AzureTdx => {
+            let arrived = azure_file::read(&bytes, platform, tpm.as_deref(), td)?;
+            azure_file::coherent(&arrived, submission)?;
+            (arrived.quote.encode(), arrived.certificates)
+        }
+        Platform::Snp | Platform::Tdx | Platform::Vtpm => (bytes, Vec::new()),
+    };
+    if quote.len() > BLOB_LIMIT {
+        let cause = format!("a quote has {BLOB_LIMIT} bytes at most, this one has {}", quote.len());
         return Err(Refusal::new(RefusalCode::Oversized, cause).into());
     }
-    let (endorsements, event_log) = (Vec::new(), log.unwrap_or_default());
-    Ok(Evidence { platform, quote: bytes, endorsements, event_log, agent_register: AgentRegister::Absent })
+    let event_log = log.unwrap_or_default();
+    Ok(Evidence { platform, quote, endorsements, event_log, agent_register: AgentRegister::Absent })
+}
+
+/// Whether bytes are an array of ours with this label.
+pub(super) fn labelled(bytes: &[u8], label: &[u8]) -> bool {
+    bytes.get(2..).is_some_and(|rest| rest.starts_with(label))
 }
 
 /// Evidence of ours, which says itself where it is from.
