@@ -1,6 +1,8 @@
-//! A TPM 2.0 client of five commands over the kernel's resource manager (`/dev/tpmrm0`) or a TPM's unix socket. It takes
+//! A TPM 2.0 client of seven commands over the kernel's resource manager (`/dev/tpmrm0`) or a TPM's unix socket. It takes
 //! the place of a C stack of megabytes. Big-endian throughout (TPM 2.0 Library, part 3). The TPM's answers are parsed
 //! as hostile: a vTPM is made by whoever runs it.
+
+pub mod response;
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -21,13 +23,20 @@ const SOCKET_TIMEOUT: Duration = Duration::from_secs(30);
 
 const ST_NO_SESSIONS: u16 = 0x8001;
 const ST_SESSIONS: u16 = 0x8002;
+const RH_OWNER: u32 = 0x4000_0001;
 const RH_ENDORSEMENT: u32 = 0x4000_000b;
 const RS_PW: u32 = 0x4000_0009;
 const CC_CREATE_PRIMARY: u32 = 0x0131;
+const CC_NV_READ: u32 = 0x014e;
 const CC_QUOTE: u32 = 0x0158;
 const CC_FLUSH_CONTEXT: u32 = 0x0165;
+const CC_NV_READ_PUBLIC: u32 = 0x0169;
 const CC_PCR_READ: u32 = 0x017e;
 const CC_PCR_EXTEND: u32 = 0x0182;
+/// TPM_RC_HANDLE for the first handle: there is no such object.
+const RC_NO_SUCH_HANDLE: u32 = 0x018b;
+/// Most bytes asked for in one NV_Read: less than the buffer (TPM_PT_NV_BUFFER_MAX) of any TPM known, 768 and up.
+const NV_CHUNK: u16 = 512;
 const ALG_SHA256: u16 = 0x000b;
 const ALG_NULL: u16 = 0x0010;
 const ALG_ECDSA: u16 = 0x0018;
@@ -47,6 +56,8 @@ pub enum TpmError {
     Busy,
     /// Its answer does not parse.
     Malformed,
+    /// Its quote was made over other data than it was asked for.
+    Echo,
 }
 
 impl fmt::Display for TpmError {
@@ -56,6 +67,7 @@ impl fmt::Display for TpmError {
             Self::Response(code) => write!(f, "response code {code:#x}"),
             Self::Busy => f.write_str("it stays busy"),
             Self::Malformed => f.write_str("its answer does not parse"),
+            Self::Echo => f.write_str("the quote does not hold the data that was asked for"),
         }
     }
 }
@@ -76,34 +88,10 @@ pub struct Tpm(Transport);
 
 /// A key that was loaded, and must be flushed.
 pub struct LoadedKey {
-    handle: u32,
+    /// Its handle, for as long as it is loaded.
+    pub handle: u32,
     /// TPMT_PUBLIC as the TPM gave it.
     pub public: Vec<u8>,
-}
-
-/// A reader over a response; what is left over is for the caller to judge.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], TpmError> {
-        let (head, rest) = self.0.split_at_checked(length).ok_or(TpmError::Malformed)?;
-        self.0 = rest;
-        Ok(head)
-    }
-
-    fn u16(&mut self) -> Result<u16, TpmError> {
-        self.take(2)?.try_into().map(u16::from_be_bytes).map_err(|_| TpmError::Malformed)
-    }
-
-    fn u32(&mut self) -> Result<u32, TpmError> {
-        self.take(4)?.try_into().map(u32::from_be_bytes).map_err(|_| TpmError::Malformed)
-    }
-
-    /// A TPM2B: u16 length, then that many bytes.
-    fn sized(&mut self) -> Result<&'a [u8], TpmError> {
-        let length = self.u16()?;
-        self.take(length.into())
-    }
 }
 
 /// A TPM2B of a short byte string.
@@ -133,21 +121,24 @@ impl Tpm {
         let mut bitmap = [0; 3];
         let byte = bitmap.get_mut(usize::from(number >> 3)).ok_or(TpmError::Malformed)?;
         *byte = 1 << (number & 7);
-        let response = self.command(CC_PCR_READ, &[], None, &selection(bitmap))?;
-        let mut reader = Reader(&response);
-        reader.take(4)?; // update counter
-        let selected = reader.take(10)?;
-        if selected != selection(bitmap) || reader.u32()? != 1 {
-            return Err(TpmError::Malformed);
+        let selection = selection(bitmap);
+        response::pcr(&self.exchange(CC_PCR_READ, &[], None, &selection)?, &selection)
+    }
+
+    /// The values of PCRs 0 to 23 of the SHA-256 bank, in order.
+    pub fn pcrs(&mut self) -> Result<[[u8; 32]; 24], TpmError> {
+        let mut pcrs = [[0; 32]; 24];
+        for (number, pcr) in (0u8..).zip(&mut pcrs) {
+            *pcr = self.pcr_read(number)?;
         }
-        let value = reader.sized()?.try_into().map_err(|_| TpmError::Malformed)?;
-        if reader.0.is_empty() { Ok(value) } else { Err(TpmError::Malformed) }
+        Ok(pcrs)
     }
 
     /// Extends a PCR of the SHA-256 bank.
     pub fn pcr_extend(&mut self, number: u8, digest: &[u8; 32]) -> Result<(), TpmError> {
         let digests = [&1u32.to_be_bytes()[..], &ALG_SHA256.to_be_bytes(), digest].concat();
-        self.command(CC_PCR_EXTEND, &u32::from(number).to_be_bytes(), Some(()), &digests).map(|_| ())
+        let body = self.exchange(CC_PCR_EXTEND, &u32::from(number).to_be_bytes(), Some(()), &digests)?;
+        response::parameters(&body).map(|_| ())
     }
 
     /// The attestation key: an ECDSA P-256 primary of the endorsement hierarchy. The same TPM gives the same key each
@@ -174,42 +165,47 @@ impl Tpm {
             0u32.to_be_bytes().to_vec(), // no creation PCRs
         ]
         .concat();
-        let response = self.exchange(CC_CREATE_PRIMARY, &RH_ENDORSEMENT.to_be_bytes(), Some(()), &parameters)?;
-        let mut reader = Reader(&response);
-        let handle = reader.u32()?;
-        reader.u32()?; // length of the parameter area
-        Ok(LoadedKey { handle, public: reader.sized()?.to_vec() })
+        let body = self.exchange(CC_CREATE_PRIMARY, &RH_ENDORSEMENT.to_be_bytes(), Some(()), &parameters)?;
+        response::created(&body).map(|(handle, public)| LoadedKey { handle, public: public.to_vec() })
     }
 
-    /// (TPMS_ATTEST, TPMT_SIGNATURE) over PCRs 0 to 23 of the SHA-256 bank, with 32 bytes of qualifying data.
-    pub fn quote(&mut self, key: &LoadedKey, qualifying: &[u8; 32]) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
+    /// (TPMS_ATTEST, TPMT_SIGNATURE) over PCRs 0 to 23 of the SHA-256 bank, with 32 bytes of qualifying data, by the key
+    /// at `handle` in its own scheme.
+    pub fn quote(&mut self, handle: u32, qualifying: &[u8; 32]) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
         let parameters = [sized(qualifying), ALG_NULL.to_be_bytes().to_vec(), selection([0xff; 3])].concat();
-        let response = self.command(CC_QUOTE, &key.handle.to_be_bytes(), Some(()), &parameters)?;
-        let mut reader = Reader(&response);
-        let attest = reader.sized()?.to_vec();
-        Ok((attest, reader.0.to_vec()))
+        let body = self.exchange(CC_QUOTE, &handle.to_be_bytes(), Some(()), &parameters)?;
+        let (attest, signature) = response::quoted(response::parameters(&body)?)?;
+        if response::qualifying_data(attest)? != qualifying {
+            return Err(TpmError::Echo);
+        }
+        Ok((attest.to_vec(), signature.to_vec()))
     }
 
     /// Unloads a key.
     pub fn flush(&mut self, key: &LoadedKey) -> Result<(), TpmError> {
-        self.command(CC_FLUSH_CONTEXT, &[], None, &key.handle.to_be_bytes()).map(|_| ())
+        self.exchange(CC_FLUSH_CONTEXT, &[], None, &key.handle.to_be_bytes()).map(|_| ())
     }
 
-    /// A command without a handle in its response: gives the parameter area.
-    fn command(
-        &mut self,
-        code: u32,
-        handles: &[u8],
-        authorised: Option<()>,
-        parameters: &[u8],
-    ) -> Result<Vec<u8>, TpmError> {
-        let response = self.exchange(code, handles, authorised, parameters)?;
-        if authorised.is_none() {
-            return Ok(response);
+    /// The size in bytes of an NV index; `None` when there is no such index.
+    pub fn nv_size(&mut self, index: u32) -> Result<Option<u16>, TpmError> {
+        match self.exchange(CC_NV_READ_PUBLIC, &index.to_be_bytes(), None, &[]) {
+            Ok(body) => response::nv_size(&body, index).map(Some),
+            Err(TpmError::Response(RC_NO_SUCH_HANDLE)) => Ok(None),
+            Err(error) => Err(error),
         }
-        let mut reader = Reader(&response);
-        let length = usize::try_from(reader.u32()?).map_err(|_| TpmError::Malformed)?;
-        reader.take(length).map(<[u8]>::to_vec)
+    }
+
+    /// The first `size` bytes of an NV index, read as its owner, whose password is empty.
+    pub fn nv_read(&mut self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
+        let handles = [RH_OWNER.to_be_bytes(), index.to_be_bytes()].concat();
+        let mut data = Vec::with_capacity(size.into());
+        for offset in (0..size).step_by(NV_CHUNK.into()) {
+            let asked = NV_CHUNK.min(size.saturating_sub(offset));
+            let parameters = [asked.to_be_bytes(), offset.to_be_bytes()].concat();
+            let body = self.exchange(CC_NV_READ, &handles, Some(()), &parameters)?;
+            data.extend_from_slice(response::nv_data(response::parameters(&body)?, asked)?);
+        }
+        Ok(data)
     }
 
     /// One command with at most one empty-password session; resubmits as long as the TPM says so; gives what follows the header.
@@ -230,16 +226,10 @@ impl Tpm {
         let size = u32::try_from(body.len().saturating_add(10)).map_err(|_| TpmError::Malformed)?;
         let command = [&tag.to_be_bytes()[..], &size.to_be_bytes(), &code.to_be_bytes(), &body].concat();
         for _ in 0..TRIES {
-            let response = self.transmit(&command)?;
-            let mut reader = Reader(&response);
-            reader.u16()?;
-            let promised = usize::try_from(reader.u32()?).map_err(|_| TpmError::Malformed)?;
-            match reader.u32()? {
-                0 if promised == response.len() => return Ok(reader.0.to_vec()),
-                0 => return Err(TpmError::Malformed),
-                0x922 | 0x908 | 0x90a => std::thread::sleep(PAUSE), // RC_RETRY, RC_YIELDED, RC_TESTING
-                refused => return Err(TpmError::Response(refused)),
+            if let Some(body) = response::body(&self.transmit(&command)?)? {
+                return Ok(body.to_vec());
             }
+            std::thread::sleep(PAUSE);
         }
         Err(TpmError::Busy)
     }
@@ -253,11 +243,9 @@ impl Tpm {
             }
             Transport::Socket(socket) => {
                 socket.write_all(command)?;
-                let (header, rest) = response.split_at_mut_checked(10).ok_or(TpmError::Malformed)?;
+                let (header, rest) = response.split_first_chunk_mut::<10>().ok_or(TpmError::Malformed)?;
                 socket.read_exact(header)?;
-                let mut reader = Reader(header);
-                reader.u16()?;
-                let promised = usize::try_from(reader.u32()?).map_err(|_| TpmError::Malformed)?;
+                let promised = response::promised(header)?;
                 let body =
                     promised.checked_sub(10).and_then(|length| rest.get_mut(..length)).ok_or(TpmError::Malformed)?;
                 socket.read_exact(body)?;

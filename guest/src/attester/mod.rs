@@ -1,6 +1,7 @@
 //! Which platform is this, and its Evidence. The kernel is asked; nothing is assumed. A report can be had over a
 //! binding only: there is no way to have one over bytes of somebody's choosing.
 
+mod azure;
 mod tsm;
 mod vtpm;
 
@@ -13,17 +14,20 @@ use inwit_protocol::refusal::{Refusal, RefusalCode};
 pub enum Attester {
     /// The kernel's report directory (configfs), with provider `sev_guest` or `tdx_guest`.
     Tsm(tsm::Tsm),
-    /// A TPM 2.0.
+    /// A TPM 2.0 with a paravisor's report.
+    Azure(azure::Azure),
+    /// Any other TPM 2.0.
     Vtpm(vtpm::Vtpm),
 }
 
-/// Asks the kernel: first for a TEE's report directory, then for a TPM. None found is a refusal, never a fallback.
+/// Asks the kernel: first for a TEE's report directory, then for a TPM, and that for a
+/// paravisor's report. None found is a refusal, never a fallback.
 pub fn find(config: &MeasuredConfig) -> Result<Attester, Refusal> {
     if let Some(tsm) = tsm::Tsm::find(&config.tsm_root)? {
         return Ok(Attester::Tsm(tsm));
     }
     if let Some(vtpm) = vtpm::Vtpm::find(&config.tpm, &config.event_log) {
-        return Ok(Attester::Vtpm(vtpm));
+        return Ok(azure::Azure::find(vtpm)?.map_or_else(Attester::Vtpm, Attester::Azure));
     }
     let cause =
         format!("no report provider under {} and no TPM at {}", config.tsm_root.display(), config.tpm.display());
@@ -35,6 +39,7 @@ impl Attester {
     pub fn describe(&self) -> String {
         match self {
             Self::Tsm(tsm) => format!("{} through the kernel's report directory", tsm.platform()),
+            Self::Azure(azure) => format!("{}: a TPM that a paravisor inside of the TEE vouches for", azure.platform()),
             Self::Vtpm(_) => "vtpm: a TPM without a TEE root".to_owned(),
         }
     }
@@ -44,6 +49,7 @@ impl Attester {
         match self {
             // Linux offers user space no RTMR before 6.16, and SNP has none: the launch digest covers the agent.
             Self::Tsm(_) => Ok(AgentRegister::Absent),
+            Self::Azure(azure) => azure.extend_agent(agent),
             Self::Vtpm(vtpm) => vtpm.extend_agent(agent),
         }
     }
@@ -52,6 +58,7 @@ impl Attester {
     pub fn evidence(&self, binding: &EncodedBinding, register: AgentRegister) -> Result<Evidence, Refusal> {
         match self {
             Self::Tsm(tsm) => tsm.evidence(binding, register),
+            Self::Azure(azure) => azure.evidence(binding, register),
             Self::Vtpm(vtpm) => vtpm.evidence(binding, register),
         }
     }

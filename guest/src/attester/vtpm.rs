@@ -2,11 +2,12 @@
 //! what it is: without a TEE root the TPM is trusted as far as whoever runs it.
 
 use crate::agent::read_bounded;
-use crate::tpm::{Tpm, TpmError};
+use crate::tpm::Tpm;
 use inwit_protocol::binding::{Agent, EncodedBinding, qualifying_data};
 use inwit_protocol::evidence::{AgentRegister, EVENT_LOG_LIMIT, Evidence, Platform, TpmQuote};
 use inwit_protocol::primitives::sha256;
 use inwit_protocol::refusal::{Refusal, RefusalCode};
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// The PCR for the agent's event. Free for user space by the Linux registry's use for machine identity, which nothing in
@@ -19,7 +20,7 @@ pub struct Vtpm {
     event_log: PathBuf,
 }
 
-fn failed(error: TpmError) -> Refusal {
+pub(super) fn failed(error: impl Display) -> Refusal {
     Refusal::new(RefusalCode::AttesterFailed, format_args!("TPM: {error}"))
 }
 
@@ -28,7 +29,7 @@ impl Vtpm {
         device.exists().then(|| Self { device: device.to_owned(), event_log: event_log.to_owned() })
     }
 
-    fn open(&self) -> Result<Tpm, Refusal> {
+    pub(super) fn open(&self) -> Result<Tpm, Refusal> {
         Tpm::open(&self.device).map_err(failed)
     }
 
@@ -55,20 +56,22 @@ impl Vtpm {
     ) -> Result<Evidence, Refusal> {
         let mut tpm = self.open()?;
         let key = tpm.create_attestation_key().map_err(failed)?;
-        let quoted = tpm.quote(&key, &qualifying_data(binding));
-        let mut pcrs = [[0; 32]; 24];
-        for (number, pcr) in (0u8..).zip(&mut pcrs) {
-            *pcr = tpm.pcr_read(number).map_err(failed)?;
-        }
+        let quoted = tpm.quote(key.handle, &qualifying_data(binding));
+        let pcrs = tpm.pcrs().map_err(failed)?;
         tpm.flush(&key).map_err(failed)?;
         let (attest, signature) = quoted.map_err(failed)?;
         let quote = TpmQuote { attest, signature, attestation_key: key.public, pcrs }.encode();
-        let event_log = match read_bounded(&self.event_log, EVENT_LOG_LIMIT) {
-            Ok(log) => log,
-            // No log is no secret of ours to keep: the Verifier says what it needs.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(Refusal::new(RefusalCode::AttesterFailed, format_args!("event log: {error}"))),
-        };
+        let event_log = self.event_log()?;
         Ok(Evidence { platform: Platform::Vtpm, quote, endorsements: Vec::new(), event_log, agent_register })
+    }
+
+    /// The firmware's event log, if the kernel shows one.
+    pub(super) fn event_log(&self) -> Result<Vec<u8>, Refusal> {
+        match read_bounded(&self.event_log, EVENT_LOG_LIMIT) {
+            Ok(log) => Ok(log),
+            // No log is no secret of ours to keep: the Verifier says what it needs.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(Refusal::new(RefusalCode::AttesterFailed, format_args!("event log: {error}"))),
+        }
     }
 }

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use ring::rand::{SecureRandom, SystemRandom};
 
 pub mod amd;
+pub mod azure;
 mod der;
 pub mod device;
 pub mod intel;
@@ -22,6 +23,7 @@ pub mod module;
 pub mod tsmfs;
 
 pub use amd::{AmdTestRoot, SnpMachine};
+pub use azure::Paravisor;
 pub use device::{Device, Fault, Request};
 pub use intel::{IntelTestRoot, TdxMachine};
 pub use mailbox::Mailbox;
@@ -136,6 +138,9 @@ pub enum HardwareError {
     /// No kernel headers where they should be.
     #[error("{}: no kernel Makefile there or in its `build`: unpack the linux-headers packages of the guest's kernel", .0.display())]
     Headers(PathBuf),
+    /// A TPM refused what its maker asks.
+    #[error("the TPM refused {0}: {1}")]
+    Tpm(&'static str, String),
     /// A file or folder could not be used.
     #[error("{}: {source}; remove it, or choose another path", path.display())]
     Io {

@@ -1,0 +1,114 @@
+//! Evidence from an Azure confidential VM. The hardware's own report interface is out of reach there: a paravisor below the
+//! guest holds it, runs the TPM, and leaves a report in NV memory that vouches for the TPM's key (OpenHCL, "HCL report").
+//! The report is read and passed on; only the TPM's quote is made for a binding. Believes neither: the Verifier does the sums.
+
+use super::vtpm::{Vtpm, failed};
+use crate::tpm::{Tpm, TpmError, response};
+use inwit_protocol::azure::{AzureQuote, HCL_REPORT_LIMIT, TpmAttestation};
+use inwit_protocol::binding::{Agent, EncodedBinding, qualifying_data};
+use inwit_protocol::evidence::{AgentRegister, Evidence, Platform};
+use inwit_protocol::refusal::{Refusal, RefusalCode};
+
+/// NV index of the paravisor's report.
+const REPORT_INDEX: u32 = 0x0140_0001;
+/// Persistent handle of the key that the report names, HCLAkPub.
+const ATTESTATION_KEY: u32 = 0x8100_0003;
+/// First bytes of a report.
+const SIGNATURE: &[u8; 4] = b"HCLA";
+/// Where the report says what hardware it is from, u32 little-endian: after the header of 32 bytes, the slot of 1,184 for
+/// the hardware's report, and two words.
+const REPORT_TYPE: usize = 32 + 1_184 + 8;
+/// Tries to read the same report twice.
+const TRIES: u32 = 5;
+
+/// An Azure TPM that was found.
+pub struct Azure {
+    vtpm: Vtpm,
+    platform: Platform,
+}
+
+impl Azure {
+    /// Looks for the paravisor's report in a TPM, and gives the TPM back if there is none.
+    pub(super) fn find(vtpm: Vtpm) -> Result<Result<Self, Vtpm>, Refusal> {
+        let mut tpm = vtpm.open()?;
+        let Some(report) = report(&mut tpm)? else { return Ok(Err(vtpm)) };
+        let platform = platform(&report)?;
+        Ok(Ok(Self { vtpm, platform }))
+    }
+
+    pub(super) fn platform(&self) -> Platform {
+        self.platform
+    }
+
+    pub(super) fn extend_agent(&self, agent: &Agent) -> Result<AgentRegister, Refusal> {
+        self.vtpm.extend_agent(agent)
+    }
+
+    pub(super) fn evidence(
+        &self,
+        binding: &EncodedBinding,
+        agent_register: AgentRegister,
+    ) -> Result<Evidence, Refusal> {
+        let mut tpm = self.vtpm.open()?;
+        let hcl_report = report(&mut tpm)?.filter(|report| platform(report) == Ok(self.platform));
+        let hcl_report = hcl_report.ok_or_else(|| failed("the paravisor's report is gone, or another one"))?;
+        let (attest, signature) = tpm.quote(ATTESTATION_KEY, &qualifying_data(binding)).map_err(failed)?;
+        let signature = response::rsassa(&signature).map_err(failed)?.to_vec();
+        let tpm = TpmAttestation { attest, signature, pcrs: tpm.pcrs().map_err(failed)? };
+        Ok(Evidence {
+            platform: self.platform,
+            quote: AzureQuote { hcl_report, tpm: Some(tpm), td_quote: None }.encode(),
+            endorsements: Vec::new(),
+            event_log: self.vtpm.event_log()?,
+            agent_register,
+        })
+    }
+}
+
+/// The report as NV memory holds it, or nothing where there is no such index. The paravisor may renew it between two
+/// commands: it is read until two readings agree.
+fn report(tpm: &mut Tpm) -> Result<Option<Vec<u8>>, Refusal> {
+    let Some(size) = tpm.nv_size(REPORT_INDEX).map_err(failed)? else { return Ok(None) };
+    if usize::from(size) > HCL_REPORT_LIMIT {
+        return Err(failed(format_args!("a paravisor's report of {size} bytes")));
+    }
+    let mut before = tpm.nv_read(REPORT_INDEX, size).map_err(failed)?;
+    for _ in 0..TRIES {
+        let again = tpm.nv_read(REPORT_INDEX, size).map_err(failed)?;
+        if again == before {
+            return Ok(Some(again));
+        }
+        before = again;
+    }
+    Err(failed(TpmError::Busy))
+}
+
+/// What hardware a report says it is from.
+fn platform(report: &[u8]) -> Result<Platform, Refusal> {
+    let kind = report.get(REPORT_TYPE..).and_then(|rest| rest.first_chunk()).copied().map(u32::from_le_bytes);
+    match kind.filter(|_| report.starts_with(SIGNATURE)) {
+        Some(2) => Ok(Platform::AzureSnp),
+        Some(4) => Ok(Platform::AzureTdx),
+        Some(other) => {
+            Err(Refusal::new(RefusalCode::Unsupported, format_args!("a paravisor's report of type {other}")))
+        }
+        None => Err(failed("NV index 0x01400001 holds no paravisor's report")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_says_what_it_is_from() {
+        let report = |kind: u32| [&SIGNATURE[..], &[0; 1_220], &kind.to_le_bytes(), &[0; 12]].concat();
+        assert_eq!(platform(&report(2)), Ok(Platform::AzureSnp));
+        assert_eq!(platform(&report(4)), Ok(Platform::AzureTdx));
+        assert_eq!(platform(&report(1)).unwrap_err().code, RefusalCode::Unsupported);
+        let mut other = report(2);
+        other[0] = 0;
+        assert_eq!(platform(&other).unwrap_err().code, RefusalCode::AttesterFailed);
+        assert_eq!(platform(&report(2)[..1_227]).unwrap_err().code, RefusalCode::AttesterFailed);
+    }
+}
