@@ -10,6 +10,7 @@ mod endorsement_sources;
 mod evidence;
 mod evidence_file;
 mod imports;
+mod intel_parts;
 mod owner;
 mod policy_file;
 mod submission;

@@ -1,13 +1,20 @@
 //! What one file of endorsements holds, told by its content and never by its name: AMD's certificates and revocation
-//! lists, a host's certificate table, Intel's root and collateral, digests of attestation keys. Recognising authenticates
-//! nothing; what is not recognised is an error, because a file passed over in silence could be a revocation.
+//! lists, a host's certificate table, Intel's certificates, lists and signed documents, digests of attestation keys.
+//! Recognising authenticates nothing; what is not recognised is an error, because a file passed over in silence could be
+//! a revocation.
+
+mod evidence;
+mod intel;
 
 use crate::endorsement_files::parse_pin;
 use crate::evidence::x509::{self, X509Error};
 use crate::evidence::{Product, VekCertificate};
+use std::fmt;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
+
+pub(super) use intel::{carried_roots, parts};
 
 /// Blocks read of one PEM file.
 const BLOCK_LIMIT: usize = 64;
@@ -18,7 +25,7 @@ const TABLE_ENTRIES: usize = 16;
 /// First byte of a DER SEQUENCE.
 const SEQUENCE: u8 = 0x30;
 
-/// One endorsement. Certificates and lists in DER.
+/// One endorsement. Certificates and lists in DER, documents as they were handed out.
 pub(super) enum Piece {
     /// The root certificate of a product.
     Ark(Product, Vec<u8>),
@@ -27,11 +34,19 @@ pub(super) enum Piece {
     /// A revocation list in the name of a product's root.
     List(Product, Vec<u8>),
     /// The certificate of a VCEK or VLEK.
-    Vek(VekCertificate),
+    Vek(VekCertificate, Vec<u8>),
     /// The certificate table that a host hands out with an extended report.
     Table(Vec<u8>),
     /// The root certificate of quotes, by its common name.
     TdxRoot(String, Vec<u8>),
+    /// The certificate of a TCB signer or of a PCK CA, by its common name.
+    IntelCertificate(String, Vec<u8>),
+    /// A revocation list of Intel's root or of a PCK CA, by its issuer's common name.
+    IntelList(String, Vec<u8>),
+    /// TCB info with its signature, as Intel's service answers.
+    TcbInfo(Vec<u8>),
+    /// The quoting enclave's identity with its signature, as Intel's service answers.
+    QeIdentity(Vec<u8>),
     /// QuoteCollateralV3 as JSON.
     Collateral(Vec<u8>),
     /// SHA-256 of trusted attestation keys.
@@ -40,17 +55,45 @@ pub(super) enum Piece {
     Unneeded(&'static str),
 }
 
+/// Why a file holds no endorsement.
+#[derive(Debug)]
+pub(super) enum NoEndorsement {
+    /// It is evidence, or a part of it.
+    Evidence(&'static str),
+    /// It is not understood: one line that says why, and what would be.
+    Unknown(String),
+}
+
+impl fmt::Display for NoEndorsement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Evidence(what) => write!(f, "{what}: evidence, and no endorsement"),
+            Self::Unknown(cause) => f.write_str(cause),
+        }
+    }
+}
+
+impl From<String> for NoEndorsement {
+    fn from(cause: String) -> Self {
+        Self::Unknown(cause)
+    }
+}
+
 /// Everything that a file holds; at least one piece.
 ///
 /// # Errors
-/// One line that says why the file is not understood, and what would be.
-pub(super) fn recognise(bytes: &[u8]) -> Result<Vec<Piece>, String> {
+/// [`NoEndorsement`] says what the file is instead.
+pub(super) fn recognise(bytes: &[u8]) -> Result<Vec<Piece>, NoEndorsement> {
     let text = core::str::from_utf8(bytes).ok();
     if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err("empty".to_owned());
+        return Err("empty".to_owned().into());
     }
     if bytes.trim_ascii_start().starts_with(b"{") {
         return Ok(vec![document(bytes)?]);
+    }
+    // Before lines of digests: a list may be wrapped into lines as long as those are.
+    if let Some(der) = text.and_then(intel::hexadecimal_list) {
+        return Ok(vec![list(&der)?]);
     }
     if let Some(keys) = text.and_then(attestation_keys) {
         return Ok(vec![Piece::AttestationKeys(keys)]);
@@ -60,14 +103,18 @@ pub(super) fn recognise(bytes: &[u8]) -> Result<Vec<Piece>, String> {
     }
     let begins = bytes.windows(PEM_BEGIN.len()).filter(|window| *window == PEM_BEGIN).count();
     if begins > 0 {
-        return pem(bytes, begins);
+        return Ok(pem(bytes, begins)?);
+    }
+    if let Some(what) = evidence::name(bytes) {
+        return Err(NoEndorsement::Evidence(what));
     }
     if is_table(bytes) {
         return Ok(vec![Piece::Table(bytes.to_vec())]);
     }
-    Err("no endorsement known here: certificates and revocation lists in DER or PEM, a host's certificate table, \
-         TDX collateral as JSON, or attestation keys as lines of 64 hex digits"
-        .to_owned())
+    Err("no endorsement known here: certificates and revocation lists (DER, PEM, hexadecimal), a host's certificate table, \
+         TDX collateral or the answers of Intel's service as JSON, or attestation keys as lines of 64 hex digits"
+        .to_owned()
+        .into())
 }
 
 const PEM_BEGIN: &[u8] = b"-----BEGIN ";
@@ -102,21 +149,16 @@ fn certificate(der: &[u8]) -> Result<Piece, String> {
     let (Some(subject), Some(issuer)) = names else {
         return Err("a certificate without one common name each for subject and issuer".to_owned());
     };
-    let kind = match subject {
-        "SEV-VCEK" | "SEV-VLEK" => VekCertificate::from_der(der).map(Piece::Vek).map_err(|error| error.to_string())?,
-        root if root.contains("SGX Root CA") => {
-            if certificate.subject().as_raw() != certificate.issuer().as_raw() {
-                return Err(format!("named {root:?} and issued by another: it is no root"));
-            }
-            Piece::TdxRoot(root.to_owned(), der.to_vec())
-        }
-        carried if carried.contains("SGX PCK") || carried.contains("SGX TCB Signing") => {
-            Piece::Unneeded("quote and collateral bring this certificate themselves")
-        }
-        other => amd(other, issuer, der)
-            .ok_or_else(|| format!("a certificate of {other:?} issued by {issuer:?}, which is none known here"))?,
-    };
-    Ok(kind)
+    if matches!(subject, "SEV-VCEK" | "SEV-VLEK") {
+        let vek = VekCertificate::from_der(der).map_err(|error| error.to_string())?;
+        return Ok(Piece::Vek(vek, der.to_vec()));
+    }
+    let self_issued = certificate.subject().as_raw() == certificate.issuer().as_raw();
+    if let Some(piece) = intel::certificate(subject, self_issued, der) {
+        return piece;
+    }
+    amd(subject, issuer, der)
+        .ok_or_else(|| format!("a certificate of {subject:?} issued by {issuer:?}, which is none known here"))
 }
 
 /// AMD's own certificates, by their names. Whether the names are deserved is found out when the root is made.
@@ -140,38 +182,37 @@ fn list(der: &[u8]) -> Result<Piece, String> {
         return Err(X509Error::List.to_string());
     };
     let issuer = x509::common_name(list.issuer()).unwrap_or_default();
-    if issuer.contains("SGX") {
-        return Err("a revocation list of Intel's: it counts inside of a collateral.json".to_owned());
+    if let Some(piece) = intel::list(issuer, der) {
+        return Ok(piece);
     }
     let product = issuer.strip_prefix("ARK-").and_then(product);
     let product = product.ok_or_else(|| format!("a revocation list by {issuer:?}, which is no root known here"))?;
     Ok(Piece::List(product, der.to_vec()))
 }
 
-/// Collateral in one document. Intel's service hands it out in parts, some of them in HTTP headers.
-fn document(bytes: &[u8]) -> Result<Piece, String> {
+/// Signed documents, alone or several in one.
+fn document(bytes: &[u8]) -> Result<Piece, NoEndorsement> {
     let json: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))?;
-    let has = |name: &str| json.get(name).is_some();
-    if has("tcb_info") && has("qe_identity") {
-        return Ok(Piece::Collateral(bytes.to_vec()));
+    if let Some(what) = evidence::of_json(&json) {
+        return Err(NoEndorsement::Evidence(what));
     }
-    if has("tcbInfo") || has("enclaveIdentity") {
-        return Err("one part of Intel's collateral: put TCB info, QE identity, their signatures and issuer chains, \
-                    and both revocation lists into one collateral.json (QuoteCollateralV3)"
-            .to_owned());
-    }
-    Err("JSON, but no TDX collateral: tcb_info and qe_identity are missing".to_owned())
+    let missing =
+        "JSON, but no TDX collateral: tcb_info and qe_identity are missing, and so are tcbInfo and enclaveIdentity";
+    Ok(intel::document(&json, bytes).ok_or_else(|| missing.to_owned())??)
 }
 
-/// What says that it is Intel's root, in the chain that collateral brings along: no more trusted than the collateral is.
-pub(super) fn carried_roots(document: &[u8]) -> Vec<(String, Vec<u8>)> {
-    let json: serde_json::Value = serde_json::from_slice(document).unwrap_or_default();
-    let chain = json.get("tcb_info_issuer_chain").and_then(serde_json::Value::as_str).unwrap_or_default().as_bytes();
-    let root = |piece| match piece {
-        Piece::TdxRoot(name, der) => Some((name, der)),
-        _ => None,
-    };
-    recognise(chain).unwrap_or_default().into_iter().filter_map(root).collect()
+/// What a certificate table holds, each entry by its content; it is the host's word, roots in it too.
+///
+/// # Errors
+/// The entry that is not understood.
+pub(super) fn table_pieces(table: &[u8]) -> Result<Vec<Piece>, String> {
+    let (entries, _) = table.as_chunks::<TABLE_ENTRY>();
+    let used = entries.iter().take(TABLE_ENTRIES).take_while(|entry| **entry != [0; TABLE_ENTRY]);
+    used.map(|entry| {
+        let range = table_range(entry).ok_or("an entry of the certificate table points outside of it")?;
+        der(table.get(range).unwrap_or_default())
+    })
+    .collect()
 }
 
 /// Lines of digests, with empty lines and lines that begin with # between them; `None` when it is another text.
@@ -187,14 +228,16 @@ fn is_table(bytes: &[u8]) -> bool {
     let (entries, _) = bytes.as_chunks::<TABLE_ENTRY>();
     let end = entries.iter().take(TABLE_ENTRIES).position(|entry| *entry == [0; TABLE_ENTRY]);
     let Some(count @ 1..) = end else { return false };
-    entries.iter().take(count).all(|entry| {
-        let [.., a, b, c, d, e, f, g, h] = *entry;
-        let [offset, length] = [[a, b, c, d], [e, f, g, h]].map(|bytes| usize::try_from(u32::from_le_bytes(bytes)));
-        let (Ok(offset), Ok(length)) = (offset, length) else { return false };
-        offset
-            .checked_add(length)
-            .is_some_and(|end| bytes.get(offset..end).is_some_and(|der| der.first() == Some(&SEQUENCE)))
-    })
+    let begins = |entry| table_range(entry).and_then(|range| bytes.get(range)).and_then(<[u8]>::first);
+    entries.iter().take(count).all(|entry| begins(entry) == Some(&SEQUENCE))
+}
+
+/// Where an entry of a certificate table says that its certificate lies.
+fn table_range(entry: &[u8; TABLE_ENTRY]) -> Option<std::ops::Range<usize>> {
+    let [.., a, b, c, d, e, f, g, h] = *entry;
+    let offset = usize::try_from(u32::from_le_bytes([a, b, c, d])).ok()?;
+    let length = usize::try_from(u32::from_le_bytes([e, f, g, h])).ok()?;
+    Some(offset..offset.checked_add(length)?)
 }
 
 #[cfg(test)]
@@ -205,7 +248,7 @@ mod tests {
     fn complaint(bytes: &[u8]) -> String {
         match recognise(bytes) {
             Ok(pieces) => panic!("{} pieces", pieces.len()),
-            Err(complaint) => complaint,
+            Err(complaint) => complaint.to_string(),
         }
     }
 
@@ -216,7 +259,9 @@ mod tests {
             (b" \n", "empty"),
             (b"\x30\x03\x02\x01\x01", "not a DER certificate"),
             (b"hello", "no endorsement known here"),
-            (b"{\"tcbInfo\":{}}", "one part of Intel's collateral"),
+            (b"{\"tcbInfo\":{\"id\":\"TDX\"}}", "without its signature"),
+            (b"{\"hcl_report\":\"\"}", "evidence, and no endorsement"),
+            (b"HCLA", "evidence, and no endorsement"),
             (b"{\"tcb_info\":\"\"}", "no TDX collateral"),
             (b"{", "not JSON"),
             (b"-----BEGIN CERTIFICATE-----\nAAAA", "not well-formed PEM"),

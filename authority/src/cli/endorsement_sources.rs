@@ -7,6 +7,7 @@ mod found;
 
 use self::found::{Held, Place};
 use super::endorsement_kinds::{Piece, carried_roots};
+use super::intel_parts::{belonging, part};
 use crate::audit::hex;
 use crate::evidence::x509::{self, RevocationList};
 use crate::evidence::{Endorsements, Product, SnpRoot, TdxPart, TdxRoot};
@@ -65,7 +66,7 @@ pub(super) fn gather(handed: &Handed<'_>) -> Result<Sources, Fault> {
     tdx(&all, handed, &mut sources)?;
     for Held { path, place, piece } in all {
         match piece {
-            Piece::Vek(certificate) => sources.endorsements.veks.push(certificate),
+            Piece::Vek(certificate, _) => sources.endorsements.veks.push(certificate),
             Piece::AttestationKeys(keys) => sources.attestation_keys(handed, &path, place, keys),
             Piece::Table(table) if sources.table.as_ref().is_some_and(|other| *other != table) => {
                 return Err(Fault::of(path.display(), "a second certificate table: a report comes with one"));
@@ -213,7 +214,7 @@ fn listed(der: &[u8], ark: &[u8]) -> bool {
     x509::certificate(ark).is_ok_and(|ark| RevocationList::verify(der, &ark).is_ok())
 }
 
-/// Every root with all of the collateral: its signatures say under which root it counts.
+/// Every root with the parts that stand under it; one that stands under none is set aside.
 fn tdx(all: &[Held], handed: &Handed<'_>, sources: &mut Sources) -> Result<(), Fault> {
     let mut roots: Vec<Vec<u8>> = Vec::new();
     // Where a root is also in a file of its own, that file is the one to tell of.
@@ -232,25 +233,28 @@ fn tdx(all: &[Held], handed: &Handed<'_>, sources: &mut Sources) -> Result<(), F
             }
         }
     }
-    let mut documents: Vec<TdxPart<'_>> = Vec::new();
-    for Held { path, piece, .. } in all {
-        let Piece::Collateral(document) = piece else { continue };
-        let part = TdxPart::Collateral(document);
-        let mut outcomes = roots.iter().map(|root| TdxRoot::new(root, &[part]));
-        match outcomes.next() {
-            // Under another of the roots is as good: its signatures say where it belongs.
-            Some(Err(error)) if !outcomes.any(|outcome| outcome.is_ok()) => {
-                return Err(Fault::of(path.display(), error));
-            }
-            Some(_) => documents.push(part),
-            None => sources.set_aside.push((path.clone(), "no root certificate for TDX was handed in".to_owned())),
-        }
-    }
+    let held: Vec<(&Path, TdxPart<'_>)> =
+        all.iter().filter_map(|held| Some((held.path.as_path(), part(&held.piece)?))).collect();
+    let parts: Vec<TdxPart<'_>> = held.iter().map(|(_, part)| *part).collect();
+    let mut reasons: Vec<Option<String>> =
+        vec![Some("no root certificate for TDX was handed in".to_owned()); held.len()];
     for root in roots {
-        let under = |part: &&TdxPart<'_>| TdxRoot::new(&root, &[**part]).is_ok();
-        let own: Vec<TdxPart<'_>> = documents.iter().filter(under).copied().collect();
-        let root = TdxRoot::new(&root, &own).map_err(|error| Fault::of("collateral", error))?;
+        let mut own = Vec::new();
+        for ((outcome, part), reason) in belonging(&root, &parts).into_iter().zip(&parts).zip(&mut reasons) {
+            match outcome {
+                Ok(()) => {
+                    own.push(*part);
+                    *reason = None;
+                }
+                // Under another of the roots is as good.
+                Err(error) => *reason = reason.take().map(|_| error.to_string()),
+            }
+        }
+        let root = TdxRoot::new(&root, &own).map_err(|error| Fault::of("TDX collateral", error))?;
         sources.endorsements.tdx.push(root);
+    }
+    for ((path, _), reason) in held.iter().zip(reasons) {
+        sources.set_aside.extend(reason.map(|reason| (path.to_path_buf(), reason)));
     }
     Ok(())
 }

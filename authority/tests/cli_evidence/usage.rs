@@ -76,7 +76,7 @@ fn a_file_that_is_not_understood_ends_the_act_and_is_named() {
         ("junk.der", b"\x30\x82\x00\x00", "not a DER certificate"),
         ("empty", b"", "empty"),
         ("key.pem", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "PRIVATE KEY"),
-        ("tcb.json", b"{\"tcbInfo\": {}}", "one part of Intel's collateral"),
+        ("tcb.json", b"{\"tcbInfo\": {\"id\": \"TDX\"}}", "without its signature"),
         ("collateral.bin", b"hello", "no endorsement known here"),
     ];
     for (name, bytes, cause) in junk {

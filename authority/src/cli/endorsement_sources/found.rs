@@ -2,7 +2,7 @@
 //! where one lies says about it. Names are trusted for nothing: a file without effect is one whose content is no
 //! endorsement and whose name says so too. Never reads what the command line names as something else.
 
-use super::super::endorsement_kinds::{Piece, recognise};
+use super::super::endorsement_kinds::{NoEndorsement, Piece, recognise};
 use super::Handed;
 use crate::fault::Fault;
 use crate::files;
@@ -19,8 +19,8 @@ const COUNT_LIMIT: usize = 1_024;
 /// Folders within folders.
 const DEPTH_LIMIT: usize = 8;
 /// What people keep beside endorsements: whole stems, endings, and whole names.
-const BESIDE: [&str; 7] = ["readme", "license", "licence", "copying", "notice", "changelog", "manifest"];
-const ENDINGS: [&str; 8] = ["txt", "md", "html", "tsv", "csv", "toml", "log", "cbor"];
+const BESIDE: [&str; 8] = ["readme", "license", "licence", "copying", "notice", "changelog", "manifest", "nonce"];
+const ENDINGS: [&str; 9] = ["txt", "md", "html", "tsv", "csv", "toml", "log", "cbor", "sig"];
 const EVIDENCE: [&str; 2] = ["report.bin", "quote.bin"];
 /// Endings that promise an endorsement.
 const PROMISES: [&str; 5] = ["crl", "der", "pem", "crt", "cer"];
@@ -52,9 +52,9 @@ pub(super) fn read(handed: &Handed<'_>, set_aside: &mut Vec<(PathBuf, String)>) 
     for (path, place) in list(handed, set_aside)? {
         match pieces(&path, &mut left)? {
             Ok(pieces) => held.extend(pieces.into_iter().map(|piece| Held { path: path.clone(), place, piece })),
-            // A file that is named is meant, whatever its name.
-            Err(cause) => match reason_to_skip(&path).filter(|_| place != Place::Named) {
-                Some(reason) => set_aside.push((path, reason.to_owned())),
+            // A file that is named is meant, whatever it holds.
+            Err(cause) => match reason(&cause, &path).filter(|_| place != Place::Named) {
+                Some(reason) => set_aside.push((path, reason)),
                 None => return Err(Fault::of(path.display(), cause)),
             },
         }
@@ -63,9 +63,9 @@ pub(super) fn read(handed: &Handed<'_>, set_aside: &mut Vec<(PathBuf, String)>) 
 }
 
 /// What a file holds, or why it is not understood.
-fn pieces(path: &Path, left: &mut usize) -> Result<Result<Vec<Piece>, String>, Fault> {
+fn pieces(path: &Path, left: &mut usize) -> Result<Result<Vec<Piece>, NoEndorsement>, Fault> {
     if usize::try_from(metadata(path)?.len()).map_or(true, |length| length > FILE_LIMIT) {
-        return Ok(Err(format!("longer than {FILE_LIMIT} bytes")));
+        return Ok(Err(NoEndorsement::Unknown(format!("longer than {FILE_LIMIT} bytes"))));
     }
     let bytes = files::read(path, FILE_LIMIT.min(*left))?;
     *left = left.saturating_sub(bytes.len());
@@ -142,6 +142,14 @@ fn metadata(path: &Path) -> Result<fs::Metadata, Fault> {
 
 fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+/// Why a file found in a folder may be passed over.
+fn reason(cause: &NoEndorsement, path: &Path) -> Option<String> {
+    match cause {
+        NoEndorsement::Evidence(_) => Some(cause.to_string()),
+        NoEndorsement::Unknown(_) => reason_to_skip(path).map(str::to_owned),
+    }
 }
 
 /// Why a file found in a folder, whose content is no endorsement known here, is none by its name either.
