@@ -27,8 +27,7 @@ struct Point<'a>(&'a PublicKey);
 
 impl PublicKeyData for Point<'_> {
     fn der_bytes(&self) -> &[u8] {
-        // A P-256 SubjectPublicKeyInfo is 26 bytes of prefix and the 65-byte point.
-        self.0.spki().get(26..).unwrap_or_default()
+        self.0.point()
     }
 
     fn algorithm(&self) -> &'static SignatureAlgorithm {
@@ -38,7 +37,7 @@ impl PublicKeyData for Point<'_> {
 
 impl PublicKeyData for CaKey {
     fn der_bytes(&self) -> &[u8] {
-        self.0.public().spki().get(26..).unwrap_or_default()
+        self.0.public().point()
     }
 
     fn algorithm(&self) -> &'static SignatureAlgorithm {
@@ -123,12 +122,7 @@ impl CredentialAuthority {
         now: u64,
         random: &dyn SecureRandom,
     ) -> Result<Issued, Refusal> {
-        if on.audience != self.audience() {
-            return Err(Refusal::new(RefusalCode::Internal, "the attestation result is for another audience"));
-        }
-        if !(on.issued_at..on.expires_at).contains(&now) {
-            return Err(Refusal::new(RefusalCode::EndorsementExpired, "the attestation result has expired"));
-        }
+        on.usable(&self.audience(), now)?;
         if *on.identifier.trust_domain() != self.domain {
             let cause = format!("{} is not in this authority's trust domain {}", on.identifier, self.domain);
             return Err(Refusal::new(RefusalCode::TrustDomainMismatch, cause));

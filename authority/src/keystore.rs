@@ -45,12 +45,7 @@ impl KeyStore {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        if on.audience != self.audience {
-            return Err(Refusal::new(RefusalCode::Internal, "the attestation result is for another audience"));
-        }
-        if !(on.issued_at..on.expires_at).contains(&now) {
-            return Err(Refusal::new(RefusalCode::EndorsementExpired, "the attestation result has expired"));
-        }
+        on.usable(&self.audience, now)?;
         if on.binding != inwit_protocol::primitives::sha256(binding.bytes()) {
             return Err(Refusal::new(RefusalCode::BindingMismatch, "the attestation result is about another binding"));
         }

@@ -6,6 +6,7 @@ use crate::evidence::{
 };
 use inwit_measurements::Digest;
 use inwit_measurements::reference::ReferenceValues;
+use inwit_protocol::primitives::sha256;
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -179,6 +180,13 @@ impl PolicyFile {
             },
             vtpm: VtpmFile { demanded_pcrs: vec![0, 4, 7, 9] },
         }
+    }
+
+    /// SHA-256 of everything that it demands, in one spelling: the name by which Attestation Results refer to it. Two files
+    /// that demand the same have the same digest.
+    pub fn digest(&self) -> [u8; 32] {
+        // Numbers, strings and ordered maps always serialise; the digest of nothing would name no policy.
+        sha256(&serde_json::to_vec(self).unwrap_or_default())
     }
 
     /// The policy together with Reference Values.

@@ -1,6 +1,6 @@
-//! The Verifier: Evidence in, a signed Attestation Result out, by the ladder and in one order. It compares the binding
-//! with the connection that it came over, has the Evidence authenticated and appraised, and maps what was measured to an
-//! identity. It issues nothing and releases nothing.
+//! The Verifier: Evidence in, a signed Attestation Result out (an EAR), by the ladder and in one order. It compares the
+//! binding with the connection that it came over, has the Evidence authenticated and appraised, and maps what was measured
+//! to an identity. It issues nothing and releases nothing.
 
 use crate::evidence::{Endorsements, authenticate};
 use crate::policy::PolicyFile;
@@ -14,6 +14,9 @@ use inwit_protocol::signed::Signed;
 use ring::rand::SecureRandom;
 use std::path::Path;
 use std::sync::Arc;
+
+/// Name and version of this program, as Attestation Results name their Verifier.
+pub(crate) const BUILD: &str = concat!("inwit-authority ", env!("CARGO_PKG_VERSION"));
 
 /// One connection's nonce, not yet spent. Verification consumes it: replay protection is ownership.
 pub struct Outstanding {
@@ -109,13 +112,17 @@ impl Verifier {
         let result = AttestationResult {
             workload: entry.workload.name.clone(),
             identifier: entry.identifier.clone(),
-            platform: request.evidence.platform,
+            platform: appraised.platform(),
             reference_values: appraised.reference_values().to_owned(),
+            trustworthiness: *appraised.trustworthiness(),
             credential_key: binding.credential_key,
             encapsulation_key: binding.encapsulation_key,
+            nonce: binding.nonce,
             binding: sha256(request.binding.bytes()),
             evidence: sha256(&request.evidence.encode()),
             policy: entry.digest,
+            appraisal_policy: self.policy.digest(),
+            verifier_build: BUILD.to_owned(),
             audience: self.audience.clone(),
             issued_at: now,
             expires_at: now.saturating_add(self.result_seconds),

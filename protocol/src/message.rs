@@ -9,7 +9,7 @@ use crate::identity::WorkloadIdentifier;
 use crate::primitives::{PublicKey, SigningKey};
 use crate::refusal::Refusal;
 use crate::seal::{CIPHERTEXT_MAX, ENCAPSULATED_LEN, Sealed};
-use crate::signed::{Signed, Statement, StatementError, Verified};
+use crate::signed::{Form, Signed, Statement, StatementError, Verified};
 use ciborium::Value;
 use ring::rand::SecureRandom;
 
@@ -77,6 +77,7 @@ pub struct Grant {
 
 impl Statement for Grant {
     const LABEL: &'static str = "inwit-grant-v1";
+    const FORM: Form = Form::Labelled;
     const LIMIT: usize = crate::frame::REPLY_LIMIT;
 
     fn encode(&self) -> Vec<u8> {

@@ -4,7 +4,8 @@
 use core::fmt;
 use ring::rand::SecureRandom;
 use ring::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED, EcdsaKeyPair, KeyPair,
+    UnparsedPublicKey,
 };
 use zeroize::Zeroizing;
 
@@ -18,6 +19,10 @@ const P256_SPKI_PREFIX: [u8; 26] = [
 pub const P256_SPKI_LEN: usize = 91;
 /// Longest DER-encoded ECDSA P-256 signature, in bytes.
 pub const P256_SIGNATURE_MAX: usize = 72;
+/// Length of a P-256 coordinate or scalar, in bytes.
+pub const P256_SCALAR_LEN: usize = 32;
+/// Length of an ECDSA P-256 signature as r ‖ s, in bytes, each big-endian.
+pub const P256_FIXED_SIGNATURE_LEN: usize = 64;
 
 /// A 32-byte digest of a file, a key or a message.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
@@ -87,10 +92,21 @@ impl PublicKey {
         sha256(&self.0)
     }
 
+    /// The point in SEC 1 uncompressed form (04 ‖ x ‖ y, 65 bytes).
+    pub fn point(&self) -> &[u8] {
+        self.0.get(P256_SPKI_PREFIX.len()..).unwrap_or_default()
+    }
+
     /// Verifies a DER-encoded ECDSA signature over `message`.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
-        let point = self.0.get(P256_SPKI_PREFIX.len()..).unwrap_or_default();
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point)
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, self.point())
+            .verify(message, signature)
+            .map_err(|_| CryptoError("signature does not verify"))
+    }
+
+    /// Verifies an ECDSA signature given as r ‖ s, as COSE and JOSE write it, over `message`.
+    pub fn verify_fixed(&self, message: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.point())
             .verify(message, signature)
             .map_err(|_| CryptoError("signature does not verify"))
     }
@@ -142,6 +158,41 @@ impl SigningKey {
         let signature = self.pair.sign(random, message).map_err(|_| CryptoError("signing failed"))?;
         Ok(signature.as_ref().to_vec())
     }
+
+    /// An ECDSA signature over `message` as r ‖ s, as COSE and JOSE write it. `ring` binds the form to the key pair, and a
+    /// second pair would be a second copy of the secret; so the DER form is rewritten.
+    pub fn sign_fixed(
+        &self,
+        message: &[u8],
+        random: &dyn SecureRandom,
+    ) -> Result<[u8; P256_FIXED_SIGNATURE_LEN], CryptoError> {
+        fixed_of_der(&self.sign(message, random)?).ok_or(CryptoError("signing failed"))
+    }
+}
+
+/// r ‖ s of `SEQUENCE { INTEGER r, INTEGER s }`, all lengths below 128.
+fn fixed_of_der(der: &[u8]) -> Option<[u8; P256_FIXED_SIGNATURE_LEN]> {
+    let (&[0x30, length], body) = der.split_first_chunk()? else { return None };
+    if usize::from(length) != body.len() {
+        return None;
+    }
+    let (r, rest) = scalar_of_der(body)?;
+    let (s, rest) = scalar_of_der(rest)?;
+    if !rest.is_empty() {
+        return None;
+    }
+    [r, s].concat().try_into().ok()
+}
+
+/// A positive DER INTEGER of at most 32 bytes, padded to 32, and what follows it.
+fn scalar_of_der(der: &[u8]) -> Option<([u8; P256_SCALAR_LEN], &[u8])> {
+    let (&[0x02, length], rest) = der.split_first_chunk()? else { return None };
+    let (digits, rest) = rest.split_at_checked(usize::from(length))?;
+    let digits = digits.strip_prefix(&[0]).unwrap_or(digits);
+    let start = P256_SCALAR_LEN.checked_sub(digits.len())?;
+    let mut scalar = [0; P256_SCALAR_LEN];
+    scalar.get_mut(start..)?.copy_from_slice(digits);
+    Some((scalar, rest))
 }
 
 #[cfg(test)]
@@ -159,6 +210,26 @@ mod tests {
         assert!(key.public().verify(b"massage", &signature).is_err());
         *signature.last_mut().unwrap() ^= 1;
         assert!(key.public().verify(b"message", &signature).is_err());
+    }
+
+    #[test]
+    fn the_fixed_form_is_the_same_signature_padded() {
+        let random = SystemRandom::new();
+        let key = SigningKey::generate(&random).unwrap();
+        // One signature in 128 has a scalar with a leading zero byte.
+        for number in 0..600u32 {
+            let message = number.to_be_bytes();
+            let mut signature = key.sign_fixed(&message, &random).unwrap();
+            key.public().verify_fixed(&message, &signature).unwrap();
+            signature[40] ^= 1;
+            assert!(key.public().verify_fixed(&message, &signature).is_err());
+        }
+        let der = key.sign(b"message", &random).unwrap();
+        assert!(key.public().verify_fixed(b"message", &der).is_err());
+        assert!(fixed_of_der(&[&der[..], &[0]].concat()).is_none());
+        assert!((0..der.len()).all(|length| fixed_of_der(&der[..length]).is_none()));
+        let padded = fixed_of_der(&[0x30, 7, 2, 2, 0, 0x80, 2, 1, 5]).unwrap();
+        assert_eq!((padded[31], padded[63], padded[..31].iter().all(|byte| *byte == 0)), (0x80, 5, true));
     }
 
     #[test]

@@ -1,36 +1,57 @@
 //! The Attestation Result: what the Verifier says to the Credential Authority and the Key Store, signed even between
-//! neighbours in one process, so that issuing and releasing stand on the same rung. It names the mapped identity and
-//! the digests of what was appraised; it carries no raw measurement.
+//! neighbours in one process, so that issuing and releasing stand on the same rung. It is an EAR (draft-ietf-rats-ear) in
+//! CBOR, signed as COSE_Sign1, with one submodule named after the platform. It names the mapped identity, what was found
+//! as a trustworthiness vector, and the digests of what was appraised; it carries no raw measurement.
+//!
+//! An EAR may hold claims that its reader does not know and passes over. Not here: these results are read by roles of the
+//! same making, and a claim that one of them does not know could be a condition, so it refuses.
 
-use crate::cbor::{self, Items, ParseError, SHORT, TEXT};
+use crate::cbor::{self, Entries, Field, Items, ParseError, SHORT, TEXT};
+use crate::ear::{self, DEVELOPER, PROFILE, Tier, TrustworthinessVector, key};
 use crate::evidence::Platform;
 use crate::identity::WorkloadIdentifier;
-use crate::primitives::{P256_SPKI_LEN, PublicKey};
+use crate::primitives::PublicKey;
+use crate::refusal::{Refusal, RefusalCode};
 use crate::seal::{ENCAPSULATION_KEY_LEN, EncapsulationKey};
-use crate::signed::Statement;
+use crate::signed::{Form, Statement};
 use ciborium::Value;
 
+/// What the entries of `ear_appraisal_policy_ids` begin with, in their order.
+const POLICY_ID: &str = "inwit:policy:sha256:";
+const WORKLOAD_ID: &str = "inwit:workload:sha256:";
+const REFERENCE_VALUES_ID: &str = "inwit:reference-values:";
+const WHAT: &str = "attestation result";
+const BAD: ParseError = ParseError::Shape(WHAT);
+
 /// What was found about one guest, for one request.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttestationResult {
     /// Name of the registered workload that the Evidence maps to.
     pub workload: String,
-    /// Its stable Workload Identifier, from the mapping and never from the request.
+    /// Its stable Workload Identifier, from the mapping and never from the request. Claim `sub`.
     pub identifier: WorkloadIdentifier,
-    /// The platform whose root vouches.
+    /// The platform whose root vouches. Names the submodule.
     pub platform: Platform,
     /// Name of the set of Reference Values that matched.
     pub reference_values: String,
-    /// The key that Evidence binds.
+    /// What was found, side by side. Its status is `ear_status`.
+    pub trustworthiness: TrustworthinessVector,
+    /// The key that Evidence binds. Claim `cnf`.
     pub credential_key: PublicKey,
     /// Where secrets for this guest are sealed to.
     pub encapsulation_key: Option<EncapsulationKey>,
+    /// The nonce that the binding holds: the exporter value of the guest's connection to the Verifier. Claim `eat_nonce`.
+    pub nonce: [u8; 32],
     /// SHA-256 of the binding.
     pub binding: [u8; 32],
     /// SHA-256 of the Evidence.
     pub evidence: [u8; 32],
     /// SHA-256 of the registry entry that was applied.
     pub policy: [u8; 32],
+    /// SHA-256 of the appraisal policy that was applied.
+    pub appraisal_policy: [u8; 32],
+    /// Name and version of the Verifier's program. Claim `ear_verifier_id`.
+    pub verifier_build: String,
     /// Who may act on it, and nobody else.
     pub audience: String,
     /// Seconds since 1970.
@@ -39,49 +60,188 @@ pub struct AttestationResult {
     pub expires_at: u64,
 }
 
+impl AttestationResult {
+    /// Whether `audience` may act on it at `now` (seconds since 1970). To be asked by everyone who issues or releases.
+    ///
+    /// # Errors
+    /// A [`Refusal`]: it is for somebody else, its time has not come or is over, or it does not speak for the guest.
+    pub fn usable(&self, audience: &str, now: u64) -> Result<(), Refusal> {
+        let refuse = |code, cause| Err(Refusal::new(code, cause));
+        if self.audience != audience {
+            return refuse(RefusalCode::Internal, "the attestation result is for another audience");
+        }
+        if now < self.issued_at {
+            return refuse(RefusalCode::EndorsementExpired, "the attestation result is not valid yet");
+        }
+        if now >= self.expires_at {
+            return refuse(RefusalCode::EndorsementExpired, "the attestation result has expired");
+        }
+        match self.trustworthiness.status() {
+            Tier::Affirming | Tier::Warning => Ok(()),
+            Tier::None => refuse(RefusalCode::PolicyForbids, "the attestation result asserts nothing"),
+            Tier::Contraindicated => refuse(RefusalCode::PolicyForbids, "the attestation result is contraindicated"),
+        }
+    }
+
+    /// The submodule: what was found about the one Attester.
+    fn appraisal(&self) -> Value {
+        let ids = [
+            [POLICY_ID, &hex(&self.appraisal_policy)].concat(),
+            [WORKLOAD_ID, &hex(&self.policy)].concat(),
+            [REFERENCE_VALUES_ID, &self.reference_values].concat(),
+        ];
+        let mut claims = vec![
+            (key::CNF, ear::confirmation(&self.credential_key)),
+            (key::STATUS, Value::from(self.trustworthiness.status().number())),
+            (key::VECTOR, self.trustworthiness.to_value()),
+            (key::POLICY_IDS, Value::Array(ids.into_iter().map(Value::Text).collect())),
+            (key::WORKLOAD, Value::Text(self.workload.clone())),
+            (key::BINDING, Value::Bytes(self.binding.into())),
+            (key::EVIDENCE, Value::Bytes(self.evidence.into())),
+        ];
+        if let Some(encapsulation) = &self.encapsulation_key {
+            claims.push((key::ENCAPSULATION_KEY, Value::Bytes(encapsulation.bytes().to_vec())));
+        }
+        cbor::map(claims)
+    }
+}
+
 impl Statement for AttestationResult {
-    const LABEL: &'static str = "inwit-attestation-result-v1";
+    /// The media type of an EAT as CWT (RFC 9782).
+    const LABEL: &'static str = "application/eat+cwt";
+    const FORM: Form = Form::CoseSign1;
     const LIMIT: usize = 16_384;
 
     fn encode(&self) -> Vec<u8> {
-        cbor::encode(&Value::Array(vec![
-            Value::Text(Self::LABEL.into()),
-            Value::Text(self.workload.clone()),
-            Value::Text(self.identifier.uri().into()),
-            Value::Text(self.platform.text().into()),
-            Value::Text(self.reference_values.clone()),
-            Value::Bytes(self.credential_key.spki().to_vec()),
-            self.encapsulation_key.as_ref().map_or(Value::Null, |key| Value::Bytes(key.bytes().to_vec())),
-            Value::Bytes(self.binding.into()),
-            Value::Bytes(self.evidence.into()),
-            Value::Bytes(self.policy.into()),
-            Value::Text(self.audience.clone()),
-            Value::Integer(self.issued_at.into()),
-            Value::Integer(self.expires_at.into()),
+        let verifier = cbor::map(vec![
+            (key::DEVELOPER, Value::Text(DEVELOPER.into())),
+            (key::BUILD, Value::Text(self.verifier_build.clone())),
+        ]);
+        let submods = Value::Map(vec![(Value::Text(self.platform.text().into()), self.appraisal())]);
+        cbor::encode(&cbor::map(vec![
+            (key::SUB, Value::Text(self.identifier.uri().into())),
+            (key::AUD, Value::Text(self.audience.clone())),
+            (key::EXP, Value::from(self.expires_at)),
+            (key::IAT, Value::from(self.issued_at)),
+            (key::EAT_NONCE, Value::Bytes(self.nonce.into())),
+            (key::EAT_PROFILE, Value::Text(PROFILE.into())),
+            (key::SUBMODS, submods),
+            (key::VERIFIER_ID, verifier),
         ]))
     }
 
     fn parse(payload: &[u8]) -> Result<Self, ParseError> {
-        const BAD: ParseError = ParseError::Shape(AttestationResult::LABEL);
-        let mut items = Items::labelled(payload, Self::LABEL)?;
-        let result = Self {
-            workload: items.text(SHORT)?,
-            identifier: WorkloadIdentifier::parse(&items.text(TEXT)?).map_err(|_| BAD)?,
-            platform: Platform::from_text(&items.text(SHORT)?).ok_or(BAD)?,
-            reference_values: items.text(TEXT)?,
-            credential_key: PublicKey::from_spki(&items.bytes(P256_SPKI_LEN)?).map_err(|_| BAD)?,
-            encapsulation_key: match items.optional_bytes(ENCAPSULATION_KEY_LEN)? {
-                Some(bytes) => Some(EncapsulationKey::parse(&bytes).map_err(|_| BAD)?),
+        let mut claims = Entries::of(cbor::decode_claims(payload, WHAT)?, WHAT)?;
+        let identifier = WorkloadIdentifier::parse(&claims.at(key::SUB)?.text(TEXT)?).map_err(|_| BAD)?;
+        let audience = claims.at(key::AUD)?.text(TEXT)?;
+        let (expires_at, issued_at) = (claims.at(key::EXP)?.unsigned()?, claims.at(key::IAT)?.unsigned()?);
+        let nonce = claims.at(key::EAT_NONCE)?.array()?;
+        if claims.at(key::EAT_PROFILE)?.text(SHORT)? != PROFILE {
+            return Err(ParseError::Label(WHAT));
+        }
+        let mut submods = claims.at(key::SUBMODS)?.entries()?;
+        let (name, appraisal) = submods.named(SHORT)?;
+        submods.end()?;
+        let verifier_build = verifier_build(claims.at(key::VERIFIER_ID)?)?;
+        claims.end()?;
+        let Appraisal { credential_key, trustworthiness, ids, workload, encapsulation_key, binding, evidence } =
+            Appraisal::parse(appraisal.entries()?)?;
+        let (appraisal_policy, policy, reference_values) = ids;
+        Ok(Self {
+            workload,
+            identifier,
+            platform: Platform::from_text(&name).ok_or(BAD)?,
+            reference_values,
+            trustworthiness,
+            credential_key,
+            encapsulation_key,
+            nonce,
+            binding,
+            evidence,
+            policy,
+            appraisal_policy,
+            verifier_build,
+            audience,
+            issued_at,
+            expires_at,
+        })
+    }
+}
+
+fn verifier_build(claim: Field) -> Result<String, ParseError> {
+    let mut members = claim.entries()?;
+    if members.at(key::DEVELOPER)?.text(SHORT)? != DEVELOPER {
+        return Err(ParseError::Label(WHAT));
+    }
+    let build = members.at(key::BUILD)?.text(SHORT)?;
+    members.end()?;
+    Ok(build)
+}
+
+/// The submodule's claims.
+struct Appraisal {
+    credential_key: PublicKey,
+    trustworthiness: TrustworthinessVector,
+    /// Digest of the appraisal policy, digest of the registry entry, name of the Reference Values.
+    ids: ([u8; 32], [u8; 32], String),
+    workload: String,
+    encapsulation_key: Option<EncapsulationKey>,
+    binding: [u8; 32],
+    evidence: [u8; 32],
+}
+
+impl Appraisal {
+    fn parse(mut claims: Entries) -> Result<Self, ParseError> {
+        let credential_key = ear::confirmed(claims.at(key::CNF)?)?;
+        let status = claims.at(key::STATUS)?.small()?;
+        let trustworthiness = TrustworthinessVector::parse(claims.at(key::VECTOR)?.entries()?)?;
+        // A status that says something else than the vector would be believed by who reads only the one or the other.
+        if status != trustworthiness.status().number() {
+            return Err(BAD);
+        }
+        let appraisal = Self {
+            credential_key,
+            trustworthiness,
+            ids: policy_ids(claims.at(key::POLICY_IDS)?.items()?)?,
+            workload: claims.at(key::WORKLOAD)?.text(SHORT)?,
+            encapsulation_key: match claims.at_optional(key::ENCAPSULATION_KEY)? {
+                Some(claim) => Some(EncapsulationKey::parse(&claim.bytes(ENCAPSULATION_KEY_LEN)?).map_err(|_| BAD)?),
                 None => None,
             },
-            binding: items.array()?,
-            evidence: items.array()?,
-            policy: items.array()?,
-            audience: items.text(TEXT)?,
-            issued_at: items.unsigned()?,
-            expires_at: items.unsigned()?,
+            binding: claims.at(key::BINDING)?.array()?,
+            evidence: claims.at(key::EVIDENCE)?.array()?,
         };
-        items.end()?;
-        Ok(result)
+        claims.end()?;
+        Ok(appraisal)
     }
+}
+
+fn policy_ids(mut ids: Items) -> Result<([u8; 32], [u8; 32], String), ParseError> {
+    let mut digest = |prefix| {
+        let id = ids.text(TEXT)?;
+        id.strip_prefix(prefix).and_then(from_hex).ok_or(BAD)
+    };
+    let (appraisal_policy, policy) = (digest(POLICY_ID)?, digest(WORKLOAD_ID)?);
+    let names = ids.text(TEXT)?;
+    let reference_values = names.strip_prefix(REFERENCE_VALUES_ID).ok_or(BAD)?.to_owned();
+    ids.end()?;
+    Ok((appraisal_policy, policy, reference_values))
+}
+
+/// Lower-case hexadecimal.
+fn hex(digest: &[u8; 32]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Reads what [`hex`] wrote, and no other spelling of it.
+fn from_hex(text: &str) -> Option<[u8; 32]> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let digit = |digit: u8| match digit {
+        b'0'..=b'9' => digit.checked_sub(b'0'),
+        b'a'..=b'f' => digit.checked_sub(b'a')?.checked_add(10),
+        _ => None,
+    };
+    let byte = |[high, low]: &[u8; 2]| Some(digit(*high)? << 4 | digit(*low)?);
+    let bytes: Vec<u8> = pairs.iter().map(byte).collect::<Option<_>>()?;
+    bytes.try_into().ok().filter(|_| rest.is_empty())
 }

@@ -5,6 +5,7 @@
 
 use crate::primitives::{CryptoError, sha256};
 use crate::secret::Secret;
+use core::fmt;
 use hpke::aead::AesGcm256;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::XWing;
@@ -33,6 +34,14 @@ impl EncapsulationKey {
     /// The 1,216-byte form.
     pub fn bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl fmt::Debug for EncapsulationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EncapsulationKey(sha256:")?;
+        sha256(&self.0).iter().try_for_each(|b| write!(f, "{b:02x}"))?;
+        write!(f, ")")
     }
 }
 

@@ -2,9 +2,11 @@
 //! binding and the agent, which Evidence from elsewhere does not have. Who made the request that the quote answers is
 //! therefore unknown, so the outcome is another type than `Appraised`: nothing that issues or releases takes it.
 
+use inwit_protocol::ear::TrustworthinessVector;
 use inwit_protocol::refusal::Refusal;
 
 use super::acceptable;
+use super::trustworthiness::{self, Reach};
 use crate::evidence::policy::AppraisalPolicy;
 use crate::evidence::{Authentic, Claims};
 
@@ -16,6 +18,7 @@ use crate::evidence::{Authentic, Claims};
 pub struct Judged {
     claims: Claims,
     reference_values: Vec<String>,
+    trustworthiness: TrustworthinessVector,
 }
 
 impl Authentic {
@@ -26,7 +29,8 @@ impl Authentic {
     pub fn judge(self, policy: &AppraisalPolicy) -> Result<Judged, Refusal> {
         let matched = acceptable(&self.claims, policy)?;
         let reference_values = matched.into_iter().map(|values| values.name.clone()).collect();
-        Ok(Judged { reference_values, claims: self.claims })
+        let trustworthiness = trustworthiness::found(&self.claims, Reach::Launch);
+        Ok(Judged { reference_values, claims: self.claims, trustworthiness })
     }
 }
 
@@ -39,5 +43,11 @@ impl Judged {
     /// The names of all sets of Reference Values that matched; at least one.
     pub fn reference_values(&self) -> &[String] {
         &self.reference_values
+    }
+
+    /// What was found, as AR4SI numbers it. Neither the instance nor the agent's configuration is asserted here: without a
+    /// binding nobody knows whose they are.
+    pub fn trustworthiness(&self) -> &TrustworthinessVector {
+        &self.trustworthiness
     }
 }

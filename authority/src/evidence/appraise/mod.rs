@@ -7,14 +7,17 @@ mod judged;
 mod measured;
 mod snp;
 mod tdx;
+mod trustworthiness;
 
 use inwit_measurements::reference::ReferenceValues;
 use inwit_protocol::binding::Agent;
+use inwit_protocol::ear::TrustworthinessVector;
 use inwit_protocol::evidence::Platform;
 use inwit_protocol::refusal::Refusal;
 
 use super::policy::AppraisalPolicy;
 use super::{Bound, Claims};
+use trustworthiness::Reach;
 
 pub use judged::Judged;
 
@@ -25,6 +28,7 @@ pub use judged::Judged;
 pub struct Appraised {
     claims: Claims,
     reference_values: String,
+    trustworthiness: TrustworthinessVector,
 }
 
 impl Bound {
@@ -37,7 +41,8 @@ impl Bound {
         let candidates = acceptable(&self.claims, policy)?;
         let matched = agent::among(&candidates, agent)?;
         agent::in_its_register(&self.claims, self.agent_register, agent)?;
-        Ok(Appraised { reference_values: matched.name.clone(), claims: self.claims })
+        let trustworthiness = trustworthiness::found(&self.claims, Reach::Agent);
+        Ok(Appraised { reference_values: matched.name.clone(), claims: self.claims, trustworthiness })
     }
 }
 
@@ -67,6 +72,11 @@ impl Appraised {
     /// The platform that made the Evidence.
     pub fn platform(&self) -> Platform {
         self.claims.platform()
+    }
+
+    /// What was found, as AR4SI numbers it.
+    pub fn trustworthiness(&self) -> &TrustworthinessVector {
+        &self.trustworthiness
     }
 }
 

@@ -10,7 +10,7 @@ pub struct GuestPolicy(u64);
 
 impl GuestPolicy {
     /// Takes the bits; `None` when bit 17 is not one or an unknown bit is set.
-    pub(super) fn parse(bits: u64) -> Option<Self> {
+    pub(in crate::evidence) fn parse(bits: u64) -> Option<Self> {
         let known = bits >> LAST_POLICY_BIT.saturating_add(1) == 0;
         (known && bits >> 17 & 1 == 1).then_some(Self(bits))
     }
@@ -81,7 +81,7 @@ impl GuestPolicy {
 pub struct PlatformInfo(u64);
 
 impl PlatformInfo {
-    pub(super) fn of(bits: u64) -> Self {
+    pub(in crate::evidence) fn of(bits: u64) -> Self {
         Self(bits)
     }
 

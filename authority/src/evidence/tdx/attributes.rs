@@ -8,7 +8,7 @@ use std::fmt;
 pub struct TdAttributes(u64);
 
 impl TdAttributes {
-    pub(super) fn of(bytes: [u8; 8]) -> Self {
+    pub(in crate::evidence) fn of(bytes: [u8; 8]) -> Self {
         Self(u64::from_le_bytes(bytes))
     }
 

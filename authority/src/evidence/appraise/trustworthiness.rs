@@ -1,0 +1,258 @@
+//! What an appraisal found, as a trustworthiness vector (draft-ietf-rats-ar4si §2.3). A pure function of claims that were
+//! authenticated and appraised, and of how far the appraisal reached. It affirms only what was compared with something; a
+//! side of the Attester that nobody looked at is not asserted, and what policy let pass in spite of a finding is a warning.
+//!
+//! Not asserted on any platform: files after boot, storage, and where data come from. What was measured ends with the
+//! boot, so executables are never affirmed beyond it; and they are affirmed as far as the Reference Values reach, which is
+//! for whoever computed them to know.
+
+use inwit_protocol::ear::{
+    Configuration, Executables, Hardware, InstanceIdentity, RuntimeOpaque, TrustworthinessVector,
+};
+
+use crate::evidence::claims::{Claims, SnpClaims, TdxClaims};
+use crate::evidence::snp::Revocation;
+use crate::evidence::tdx::TcbStatus;
+
+/// How far an appraisal reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Platform and launch: for whom the Evidence was made, and by which agent, was not asked.
+    Launch,
+    /// The binding as well, and the agent with its configuration, both found in what was measured.
+    Agent,
+}
+
+/// The vector of claims that were appraised. To be called for no others: what it affirms, an appraisal has compared.
+pub(super) fn found(claims: &Claims, reach: Reach) -> TrustworthinessVector {
+    // Reached by every appraisal: all measured registers equal a registered set.
+    let measured = TrustworthinessVector { executables: Executables::ApprovedAtBoot, ..TrustworthinessVector::NOTHING };
+    match claims {
+        Claims::Snp(claims) => TrustworthinessVector {
+            configuration: agents_configuration(reach),
+            hardware: snp_hardware(claims),
+            runtime_opaque: snp_opaque(claims),
+            ..measured
+        },
+        Claims::Tdx(claims) => TrustworthinessVector {
+            configuration: tdx_configuration(claims, reach),
+            hardware: tdx_hardware(claims),
+            runtime_opaque: tdx_opaque(claims),
+            ..measured
+        },
+        // The TPM's key is one that the operator named, so the machine is known as itself. What it is made of is not: no
+        // hardware vouches, and whoever runs the TPM can read the machine's memory. AR4SI's 32 says that, and no more than
+        // the operator's own trust in that host stands behind it; 96 would say that the host is distrusted.
+        Claims::Vtpm(_) => TrustworthinessVector {
+            instance_identity: recognised(reach),
+            configuration: agents_configuration(reach),
+            runtime_opaque: RuntimeOpaque::Isolated,
+            ..measured
+        },
+    }
+}
+
+/// For Evidence of a key that the operator named. SNP and TDX have no such list: any chip that leads to the manufacturer's
+/// root will do, so no instance is recognised there. Without a binding nobody knows who holds the Evidence, nor since when.
+fn recognised(reach: Reach) -> InstanceIdentity {
+    match reach {
+        Reach::Agent => InstanceIdentity::Recognised,
+        Reach::Launch => InstanceIdentity::NotAsserted,
+    }
+}
+
+/// The agent's configuration file is in the matched Reference Values.
+fn agents_configuration(reach: Reach) -> Configuration {
+    match reach {
+        Reach::Agent => Configuration::Approved,
+        Reach::Launch => Configuration::NotAsserted,
+    }
+}
+
+fn snp_hardware(claims: &SnpClaims) -> Hardware {
+    match claims.revocation {
+        _ if claims.policy.debug_allowed() => Hardware::Contraindicated,
+        Revocation::NoList => Hardware::RevocationUnknown,
+        Revocation::Checked => Hardware::Genuine,
+    }
+}
+
+/// Somebody outside of the guest can read it. No policy allows that; were one to, the vector would still say it.
+fn snp_opaque(claims: &SnpClaims) -> RuntimeOpaque {
+    let open =
+        claims.policy.debug_allowed() || claims.policy.migration_agent_allowed() || claims.migration_agent.is_some();
+    if open { RuntimeOpaque::Visible } else { RuntimeOpaque::Encrypted }
+}
+
+/// A platform that Intel wants configured otherwise exposes what its advisories name.
+fn tdx_configuration(claims: &TdxClaims, reach: Reach) -> Configuration {
+    match claims.tcb_status {
+        _ if !claims.td_attributes.sept_ve_disable() => Configuration::Unacceptable,
+        TcbStatus::ConfigurationNeeded
+        | TcbStatus::ConfigurationAndSwHardeningNeeded
+        | TcbStatus::OutOfDateConfigurationNeeded
+        | TcbStatus::TdRelaunchAdvisedConfigurationNeeded => Configuration::KnownVulnerability,
+        TcbStatus::UpToDate | TcbStatus::SwHardeningNeeded | TcbStatus::OutOfDate | TcbStatus::TdRelaunchAdvised => {
+            agents_configuration(reach)
+        }
+    }
+}
+
+/// Any status but the best one, and any advisory, is something that policy let pass.
+fn tdx_hardware(claims: &TdxClaims) -> Hardware {
+    if claims.td_attributes.under_debug() {
+        Hardware::Contraindicated
+    } else if claims.tcb_status == TcbStatus::UpToDate && claims.advisory_ids.is_empty() {
+        Hardware::Genuine
+    } else {
+        Hardware::KnownVulnerability
+    }
+}
+
+/// The same of a TD, which service TDs can enter as well.
+fn tdx_opaque(claims: &TdxClaims) -> RuntimeOpaque {
+    let attributes = claims.td_attributes;
+    let service_td = claims.mr_service_td.is_some_and(|digest| digest != [0; 48]);
+    let open = attributes.under_debug() || attributes.migratable() || attributes.service_td_extension() || service_td;
+    if open { RuntimeOpaque::Visible } else { RuntimeOpaque::Encrypted }
+}
+
+#[cfg(test)]
+mod tests {
+    use inwit_protocol::ear::Tier;
+
+    use super::*;
+    use crate::evidence::claims::{FirmwareVersion, PckFlag, SnpSigner, VtpmClaims};
+    use crate::evidence::snp::{GuestPolicy, PlatformInfo, Product, SnpTcb};
+    use crate::evidence::tdx::TdAttributes;
+
+    const DEBUG: u64 = 1 << 19;
+    const MIGRATION: u64 = 1 << 18;
+    const SEPT_VE_DISABLE: u64 = 1 << 28;
+
+    fn snp(policy: u64, revocation: Revocation, migration_agent: Option<[u8; 32]>) -> Claims {
+        let tcb = || SnpTcb { fmc: None, boot_loader: 4, tee: 0, snp: 24, microcode: 219 };
+        let firmware = FirmwareVersion { major: 1, minor: 55, build: 0 };
+        Claims::Snp(Box::new(SnpClaims {
+            version: 3,
+            product: Product::Milan,
+            revocation,
+            signer: SnpSigner::Vcek,
+            measurement: [1; 48],
+            policy: GuestPolicy::parse(0x3_0000 | policy).unwrap(),
+            vmpl: 0,
+            guest_svn: 0,
+            family_id: [0; 16],
+            image_id: [0; 16],
+            host_data: [0; 32],
+            id_key_digest: [0; 48],
+            author_key_digest: [0; 48],
+            report_id: [2; 32],
+            migration_agent,
+            chip_id: [3; 64],
+            reported_tcb: tcb(),
+            committed_tcb: tcb(),
+            current_tcb: tcb(),
+            launch_tcb: tcb(),
+            current_firmware: firmware,
+            committed_firmware: firmware,
+            platform_info: PlatformInfo::of(0x25),
+            mitigations: None,
+        }))
+    }
+
+    fn tdx(attributes: u64, tcb_status: TcbStatus, advisories: &[&str], mr_service_td: Option<[u8; 48]>) -> Claims {
+        Claims::Tdx(Box::new(TdxClaims {
+            version: 4,
+            mrtd: [1; 48],
+            rtmrs: [[2; 48]; 4],
+            td_attributes: TdAttributes::of(attributes.to_le_bytes()),
+            xfam: 3,
+            mr_config_id: [0; 48],
+            mr_owner: [0; 48],
+            mr_owner_config: [0; 48],
+            mr_seam: [4; 48],
+            mr_service_td,
+            tee_tcb_svn: [5; 16],
+            tcb_status,
+            advisory_ids: advisories.iter().map(|id| (*id).to_owned()).collect(),
+            tcb_evaluation_number: 17,
+            fmspc: [6; 6],
+            dynamic_platform: PckFlag::No,
+            cached_keys: PckFlag::No,
+            smt_enabled: PckFlag::Yes,
+        }))
+    }
+
+    fn vtpm() -> Claims {
+        Claims::Vtpm(Box::new(VtpmClaims {
+            pcrs: [[1; 32]; 24],
+            reset_count: 1,
+            restart_count: 0,
+            clock: 1,
+            clock_safe: true,
+            firmware_version: 1,
+            attestation_key: [2; 32],
+            events: vec![],
+        }))
+    }
+
+    /// Values in AR4SI's order: instance, configuration, executables, files, hardware, runtime, storage, data.
+    type Values = [i8; 8];
+
+    #[test]
+    fn each_platform_and_mode_has_its_vector_and_status() {
+        use Tier::{Affirming, Contraindicated, Warning};
+        let (checked, unlisted) = (Revocation::Checked, Revocation::NoList);
+        let td = |attributes| tdx(attributes, TcbStatus::UpToDate, &[], Some([0; 48]));
+        let advised = tdx(SEPT_VE_DISABLE, TcbStatus::UpToDate, &["INTEL-SA-01079"], None);
+        let entered = tdx(SEPT_VE_DISABLE, TcbStatus::UpToDate, &[], Some([7; 48]));
+        let table: [(&str, Claims, Values, Tier); 14] = [
+            ("SNP", snp(0, checked, None), [0, 2, 3, 0, 2, 2, 0, 0], Affirming),
+            ("SNP, no list", snp(0, unlisted, None), [0, 2, 3, 0, -33, 2, 0, 0], Warning),
+            ("SNP, debug", snp(DEBUG, unlisted, None), [0, 2, 3, 0, 96, 96, 0, 0], Contraindicated),
+            ("SNP, migration", snp(MIGRATION, checked, None), [0, 2, 3, 0, 2, 96, 0, 0], Contraindicated),
+            ("SNP, migrating", snp(0, checked, Some([9; 32])), [0, 2, 3, 0, 2, 96, 0, 0], Contraindicated),
+            ("TDX", td(SEPT_VE_DISABLE), [0, 2, 3, 0, 2, 2, 0, 0], Affirming),
+            ("TDX, an advisory", advised, [0, 2, 3, 0, 32, 2, 0, 0], Warning),
+            ("TDX, debug", td(SEPT_VE_DISABLE | 1), [0, 2, 3, 0, 96, 96, 0, 0], Contraindicated),
+            ("TDX, profiled", td(SEPT_VE_DISABLE | 0x10), [0, 2, 3, 0, 96, 96, 0, 0], Contraindicated),
+            ("TDX, migratable", td(SEPT_VE_DISABLE | 1 << 29), [0, 2, 3, 0, 2, 96, 0, 0], Contraindicated),
+            ("TDX, open to service TDs", td(SEPT_VE_DISABLE | 1 << 17), [0, 2, 3, 0, 2, 96, 0, 0], Contraindicated),
+            ("TDX, a service TD", entered, [0, 2, 3, 0, 2, 96, 0, 0], Contraindicated),
+            ("TDX, SEPT_VE_DISABLE off", td(0), [0, 96, 3, 0, 2, 2, 0, 0], Contraindicated),
+            ("TPM", vtpm(), [2, 2, 3, 0, 0, 32, 0, 0], Warning),
+        ];
+        for (name, claims, expected, tier) in table {
+            for (reach, expected) in [(Reach::Agent, expected), (Reach::Launch, without_binding(expected))] {
+                let vector = found(&claims, reach);
+                assert_eq!(vector.values().map(|(_, value)| value), expected, "{name}, {reach:?}");
+                assert_eq!(vector.status(), tier, "{name}, {reach:?}");
+            }
+        }
+    }
+
+    /// What only a binding shows: the instance, and an approved configuration. A fault of the configuration stays.
+    fn without_binding(mut values: Values) -> Values {
+        values[0] = 0;
+        if values[1] == 2 {
+            values[1] = 0;
+        }
+        values
+    }
+
+    #[test]
+    fn of_the_statuses_of_tdx_only_the_best_is_affirmed() {
+        for status in TcbStatus::ALL {
+            let vector = found(&tdx(SEPT_VE_DISABLE, status, &[], None), Reach::Agent);
+            let best = status == TcbStatus::UpToDate;
+            assert_eq!(vector.hardware == Hardware::Genuine, best, "{status}");
+            assert_eq!(vector.status(), if best { Tier::Affirming } else { Tier::Warning }, "{status}");
+            let configuration = match status.text().contains("Configuration") {
+                true => Configuration::KnownVulnerability,
+                false => Configuration::Approved,
+            };
+            assert_eq!(vector.configuration, configuration, "{status}");
+        }
+    }
+}
