@@ -124,7 +124,9 @@ fn a_certificate_that_does_not_fit_the_report_is_refused() {
     let good = MILAN.vcek_fields();
     let chip = VekFields { hwid: Some(vec![0x5d; 64]), ..good.clone() };
     let tcb = VekFields { tcb: [4, 0, 0, 0, 0, 0, 24, 218], ..good.clone() };
-    for (fields, cause) in [(chip, "HWID"), (tcb, "ucodeSPL=218")] {
+    for (fields, cause) in
+        [(chip, "its HWID begins 5d5d5d5d5d5d5d5d, the report's CHIP_ID 5c5c"), (tcb, "ucodeSPL=218")]
+    {
         let refusal = refused(authentic(&MILAN, &fields, &body(&MILAN), &MILAN.endorsements(&[])));
         assert_eq!(refusal.code, RefusalCode::EndorsementMissing, "{refusal}");
         assert!(refusal.cause.contains(cause), "{refusal}");

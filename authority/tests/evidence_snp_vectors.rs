@@ -91,7 +91,7 @@ fn a_certificate_of_another_chip_tcb_product_or_kind_is_not_the_one() {
     let Some(vectors) = vectors_or_say(4, "mismatched SNP certificates") else { return };
     let by = snp::amd(&vectors);
     for (report, certificate, guid, cause) in [
-        (MILAN_2, MILAN_3, GUID_VCEK, "TCB"),
+        (MILAN_2, MILAN_3, GUID_VCEK, "another chip"),
         (GENOA_3, MILAN_3, GUID_VCEK, "another product"),
         (MILAN_3, VLEK, GUID_VCEK, "other kind"),
         (VLEK, MILAN_3, GUID_VLEK, "other kind"),

@@ -54,7 +54,7 @@ pub enum SnpSigner {
 /// Claims of an SNP attestation report (firmware ABI 56860, ATTESTATION_REPORT).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnpClaims {
-    /// Layout version: 2, 3 or 5.
+    /// Layout version: 2 to 5.
     pub version: u32,
     /// EPYC generation, as its root key proves.
     pub product: Product,

@@ -5,8 +5,9 @@
 //! Verifies only: it holds no key, makes no signature and decides nothing about whose key it is.
 
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
-    RSA_PSS_2048_8192_SHA384, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RsaPublicKeyComponents, UnparsedPublicKey,
+    VerificationAlgorithm,
 };
 use rustls_pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm, alg_id};
 
@@ -20,9 +21,23 @@ fn verify(algorithm: &'static dyn VerificationAlgorithm, key: &[u8], message: &[
 
 type Verdict = Result<(), BadSignature>;
 
-/// ECDSA P-384 with SHA-384: `key` an uncompressed point of 97 bytes, `signature` R ‖ S of 48 bytes each, big-endian.
-pub(crate) fn ecdsa_p384(key: &[u8; 97], message: &[u8], signature: &[u8; 96]) -> Verdict {
-    verify(&ECDSA_P384_SHA384_FIXED, key, message, signature)
+/// A P-384 key that was read once and found to be a point of the curve, for many verifications.
+#[derive(Debug)]
+pub(crate) struct P384Key(ParsedPublicKey);
+
+impl P384Key {
+    /// `point` uncompressed, 97 bytes.
+    ///
+    /// # Errors
+    /// When it is not on the curve.
+    pub(crate) fn new(point: &[u8; 97]) -> Result<Self, BadSignature> {
+        ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).map(Self).map_err(|_| BadSignature)
+    }
+
+    /// ECDSA with SHA-384: `signature` R ‖ S of 48 bytes each, big-endian.
+    pub(crate) fn verify(&self, message: &[u8], signature: &[u8; 96]) -> Verdict {
+        self.0.verify_sig(message, signature).map_err(|_| BadSignature)
+    }
 }
 
 /// ECDSA P-256 with SHA-256: `key` an uncompressed point of 65 bytes, `signature` r ‖ s of 32 bytes each, big-endian.

@@ -31,6 +31,12 @@ pub(crate) enum X509Error {
     Algorithm,
     #[error("its signature does not verify with its issuer's key")]
     Signature,
+    #[error("an extension stands in it twice or does not parse")]
+    Extensions,
+    #[error("a critical extension in it is not understood")]
+    Critical,
+    #[error("its extensions do not say that it may sign this")]
+    Authority,
 }
 
 /// First and last second of validity, unix time.
@@ -45,6 +51,16 @@ impl Window {
         (self.from..=self.until).contains(&at)
     }
 
+    /// When both are.
+    pub(crate) fn intersection(self, other: Self) -> Self {
+        Self { from: self.from.max(other.from), until: self.until.min(other.until) }
+    }
+
+    /// The first second in it; none where it is empty.
+    pub(crate) fn first(self) -> Option<u64> {
+        (self.from <= self.until).then_some(self.from)
+    }
+
     pub(crate) fn of(validity: &Validity) -> Result<Self, X509Error> {
         Ok(Self { from: seconds(validity.not_before)?, until: seconds(validity.not_after)? })
     }
@@ -54,6 +70,23 @@ pub(crate) fn certificate(der: &[u8]) -> Result<X509Certificate<'_>, X509Error> 
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
         _ => Err(X509Error::Certificate),
+    }
+}
+
+/// Demands that no extension stands twice (RFC 5280 §4.2): of two, readers would differ on which one counts.
+pub(crate) fn unrepeated(certificate: &X509Certificate<'_>) -> Result<(), X509Error> {
+    certificate.extensions_map().map(|_| ()).map_err(|_| X509Error::Extensions)
+}
+
+/// Demands the extensions of a certificate authority: basic constraints that say so, and the key usage that signs
+/// certificates (RFC 5280 §4.2.1.3 and §4.2.1.9). Path validation looks at the first only.
+pub(crate) fn may_issue(certificate: &X509Certificate<'_>) -> Result<(), X509Error> {
+    unrepeated(certificate)?;
+    let constraints = certificate.basic_constraints().map_err(|_| X509Error::Extensions)?;
+    let usage = certificate.key_usage().map_err(|_| X509Error::Extensions)?;
+    match (constraints, usage) {
+        (Some(constraints), Some(usage)) if constraints.value.ca && usage.value.key_cert_sign() => Ok(()),
+        _ => Err(X509Error::Authority),
     }
 }
 
@@ -70,6 +103,8 @@ pub(crate) fn common_name<'a>(name: &'a X509Name<'_>) -> Option<&'a str> {
 #[derive(Clone, Debug)]
 pub(crate) struct RevocationList {
     pub(crate) window: Window,
+    /// cRLNumber in decimal, where there is one.
+    number: Option<String>,
     serials: Vec<Vec<u8>>,
 }
 
@@ -84,10 +119,27 @@ impl RevocationList {
         }
         let signature = &list.signature_value.data;
         verify_pss(issuer, &list.signature_algorithm, list.tbs_cert_list.as_ref(), signature)?;
+        let usage = issuer.key_usage().map_err(|_| X509Error::Extensions)?;
+        if !usage.is_some_and(|usage| usage.value.crl_sign()) {
+            return Err(X509Error::Authority);
+        }
+        // A list of part of the certificates, or of what changed since another one, says so critically (RFC 5280 §5.2).
+        let mut extensions =
+            list.extensions().iter().chain(list.iter_revoked_certificates().flat_map(|entry| entry.extensions()));
+        if extensions.any(|extension| extension.critical) {
+            return Err(X509Error::Critical);
+        }
         let until = seconds(list.next_update().ok_or(X509Error::NoNextUpdate)?)?;
         let window = Window { from: seconds(list.last_update())?, until };
+        let number = list.crl_number().map(ToString::to_string);
         let serials = list.iter_revoked_certificates().map(|entry| minimal(entry.raw_serial()).to_vec()).collect();
-        Ok(Self { window, serials })
+        Ok(Self { window, number, serials })
+    }
+
+    /// Its number and how many it revokes, for people.
+    pub(crate) fn title(&self) -> String {
+        let number = self.number.as_deref().map(|number| format!(" number {number}")).unwrap_or_default();
+        format!("revocation list{number}, {} revoked", self.serials.len())
     }
 
     pub(crate) fn lists(&self, serial: &[u8]) -> bool {

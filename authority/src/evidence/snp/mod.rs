@@ -9,6 +9,8 @@ mod table;
 mod tcb;
 mod vek;
 
+use std::borrow::Cow;
+
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 use thiserror::Error;
 
@@ -17,10 +19,9 @@ pub use policy_bits::{GuestPolicy, PlatformInfo};
 pub use tcb::{Product, SnpTcb};
 
 use super::claims::{FirmwareVersion, SnpClaims, SnpSigner};
-use super::crypto::ecdsa_p384;
-use super::endorsements::{EndorsementError, Endorsements};
+use super::endorsements::{Dated, EndorsementError, Endorsements};
 use super::fields::Short;
-use chain::ChainError;
+use chain::{ChainError, Endorsed};
 use report::{Report, ReportError, SigningKey};
 use table::{CertificateTable, TableError};
 use vek::{Mismatch, Origin, Vek, VekError};
@@ -34,8 +35,12 @@ pub(super) enum SnpError {
     Table(#[from] TableError),
     #[error("CPUID family {0:#x} model {1:#x} is no product known here")]
     UnknownProduct(u8, u8),
-    #[error("no {key} certificate for {product} chip {chip} is at hand: import it")]
-    NoCertificate { key: &'static str, product: &'static str, chip: String },
+    #[error("the report is from a Venice (CPUID family {0:#x} model {1:#x}), whose certificates are not read here yet")]
+    Venice(u8, u8),
+    #[error("no VCEK certificate for {product} chip {chip}{at} is at hand: import it")]
+    NoVcek { product: &'static str, chip: String, at: String },
+    #[error("no VLEK certificate for {product}{at} is at hand: import your provider's")]
+    NoVlek { product: &'static str, at: String },
     #[error(transparent)]
     Vek(#[from] VekError),
     #[error(transparent)]
@@ -57,17 +62,21 @@ impl SnpError {
                 (0, RefusalCode::Unsupported)
             }
             Self::Report(_) | Self::Table(_) => (0, RefusalCode::Malformed),
-            Self::UnknownProduct(..) => (0, RefusalCode::Unsupported),
-            Self::NoCertificate { .. } => (0, RefusalCode::EndorsementMissing),
+            Self::UnknownProduct(..) | Self::Venice(..) => (0, RefusalCode::Unsupported),
+            Self::NoVcek { .. } | Self::NoVlek { .. } => (0, RefusalCode::EndorsementMissing),
             Self::Vek(_) => (1, RefusalCode::ChainUntrusted),
-            Self::Mismatch(Mismatch::TcbLayout(_)) => (2, RefusalCode::Malformed),
-            Self::Mismatch(Mismatch::Chip) => (3, RefusalCode::EndorsementMissing),
-            Self::Mismatch(_) => (2, RefusalCode::EndorsementMissing),
-            Self::NoRoot(_) => (4, RefusalCode::EndorsementMissing),
-            Self::Chain(ChainError::Untrusted { .. }) => (5, RefusalCode::ChainUntrusted),
-            Self::Chain(ChainError::Expired | ChainError::ListExpired(_)) => (6, RefusalCode::EndorsementExpired),
-            Self::Chain(ChainError::Revoked(_)) => (6, RefusalCode::EndorsementRevoked),
-            Self::Signature => (7, RefusalCode::QuoteSignature),
+            Self::Mismatch(Mismatch::Kind) => (2, RefusalCode::EndorsementMissing),
+            Self::Mismatch(Mismatch::Product(_)) => (3, RefusalCode::EndorsementMissing),
+            Self::Mismatch(Mismatch::Chip { .. } | Mismatch::MaskedChip) => (4, RefusalCode::EndorsementMissing),
+            Self::Mismatch(Mismatch::TcbLayout(_)) => (5, RefusalCode::Malformed),
+            Self::Mismatch(Mismatch::Tcb { .. }) => (5, RefusalCode::EndorsementMissing),
+            Self::NoRoot(_) => (6, RefusalCode::EndorsementMissing),
+            Self::Chain(ChainError::Untrusted { .. }) => (7, RefusalCode::ChainUntrusted),
+            Self::Chain(ChainError::Expired { .. } | ChainError::ListExpired(_)) => {
+                (8, RefusalCode::EndorsementExpired)
+            }
+            Self::Chain(ChainError::Revoked(_)) => (9, RefusalCode::EndorsementRevoked),
+            Self::Signature => (10, RefusalCode::QuoteSignature),
         }
     }
 }
@@ -95,40 +104,44 @@ impl VekCertificate {
         let vek = Vek::parse(der).map_err(|error| EndorsementError::Vek(error.to_string()))?;
         Ok(Self { der: der.to_vec(), vek })
     }
+
+    /// Its dates, under whose key it is: a chip by the first bytes of its HWID and its patch levels, or a provider.
+    pub fn dated(&self) -> Vec<Dated> {
+        let Vek { product, tcb, window, .. } = &self.vek;
+        let name = match &self.vek.origin {
+            Origin::Chip(chip) => format!("VCEK ({product} chip {}, {tcb})", Short(chip)),
+            Origin::Provider(provider) => format!("VLEK ({product}, {provider}, {tcb})"),
+        };
+        vec![Dated { name, from: window.from, until: window.until }]
+    }
 }
 
 /// Authenticates a report; `table` is the host's certificate table, possibly empty.
 pub(super) fn authenticate(quote: &[u8], table: &[u8], by: &Endorsements, at: u64) -> Result<Authenticated, SnpError> {
     let report = Report::parse(quote)?;
     let table = CertificateTable::parse(table)?;
-    let stated = match report.cpuid {
-        Some([family, model, _]) => {
-            Some(Product::from_cpuid(family, model).ok_or(SnpError::UnknownProduct(family, model))?)
-        }
-        None => None,
-    };
+    let stated = product(&report)?;
     // Said before any certificate is looked at: without a root, nothing else that is missing matters.
     if let Some(product) = stated
         && !by.snp.iter().any(|root| root.product() == product)
     {
         return Err(SnpError::NoRoot(product));
     }
-    let (key, hinted) = match report.signing_key {
-        SigningKey::Vcek => ("VCEK", table.vcek),
-        SigningKey::Vlek => ("VLEK", table.vlek),
+    let sent = match report.signing_key {
+        SigningKey::Vcek => table.vcek,
+        SigningKey::Vlek => table.vlek,
     };
-    let mut furthest = SnpError::NoCertificate {
-        key,
-        product: stated.map_or("(product unknown)", Product::name),
-        chip: Short(&report.chip_id).to_string(),
-    };
-    let stored = by.veks.iter().filter(|stored| stored.vek.matches(&report).is_ok());
-    let stored = stored.map(|stored| (stored.der.as_slice(), Ok(stored.vek.clone())));
-    let hinted = hinted.map(|der| (der, Vek::parse(der)));
-    for (der, vek) in stored.chain(hinted) {
+    let mut furthest = nothing_at_hand(&report, stated);
+    let comparable = by.veks.iter().filter(|stored| stored.vek.of_kind(&report).is_ok());
+    let stored = comparable.map(|stored| (stored.der.as_slice(), Ok(Cow::Borrowed(&stored.vek))));
+    let sent = sent.map(|der| (der, Vek::parse(der).map(Cow::Owned)));
+    for (der, vek) in stored.chain(sent) {
         let outcome = vek.map_err(SnpError::from).and_then(|vek| {
-            let revocation = verify_with(&report, quote, &vek, der, table.ask, by, at)?;
-            claims(&report, &vek, revocation)
+            vek.matches(&report)?;
+            let endorsed = endorsed(&vek, der, table.ask, by, at)?;
+            let signed = endorsed.key().verify(Report::signed(quote), &report.signature);
+            signed.map_err(|_| SnpError::Signature)?;
+            claims(&report, &vek, endorsed.revocation)
         });
         match outcome {
             Ok(claims) => return Ok(Authenticated { report_data: report.report_data, claims }),
@@ -139,44 +152,47 @@ pub(super) fn authenticate(quote: &[u8], table: &[u8], by: &Endorsements, at: u6
     Err(furthest)
 }
 
+/// The product that the report's CPUID names; none in version 2, whose VEK has to say it.
+fn product(report: &Report) -> Result<Option<Product>, SnpError> {
+    let Some([family, model, _]) = report.cpuid else { return Ok(None) };
+    match Product::from_cpuid(family, model) {
+        None if Product::is_venice(family, model) => Err(SnpError::Venice(family, model)),
+        None => Err(SnpError::UnknownProduct(family, model)),
+        known => Ok(known),
+    }
+}
+
+/// What to import, with the parameters under which AMD's key service gives it out.
+fn nothing_at_hand(report: &Report, stated: Option<Product>) -> SnpError {
+    let tcb = stated.and_then(|product| SnpTcb::parse(product, report.reported_tcb));
+    let at = tcb.map(|tcb| format!(" at {tcb}")).unwrap_or_default();
+    let product = stated.map_or("(product unknown)", Product::name);
+    match report.signing_key {
+        SigningKey::Vcek => SnpError::NoVcek { product, chip: Short(&report.chip_id).to_string(), at },
+        SigningKey::Vlek => SnpError::NoVlek { product, at },
+    }
+}
+
 /// What an authentic report says, with the data that it was made over.
 pub(super) struct Authenticated {
     pub(super) report_data: [u8; 64],
     pub(super) claims: SnpClaims,
 }
 
-/// The steps that tie one report to one root through one VEK certificate.
-fn verify_with(
-    report: &Report,
-    quote: &[u8],
-    vek: &Vek,
-    der: &[u8],
-    link: Option<&[u8]>,
-    by: &Endorsements,
-    at: u64,
-) -> Result<Revocation, SnpError> {
-    vek.matches(report)?;
-    let mut chain = Err(SnpError::NoRoot(vek.product));
-    for root in by.snp.iter().filter(|root| root.product() == vek.product) {
-        match root.verify(der, link, at) {
-            // A root may be configured twice; then what one list says holds for the other too.
-            Err(revoked @ ChainError::Revoked(_)) => return Err(revoked.into()),
-            Err(error) if chain.is_err() => chain = Err(error.into()),
-            Err(_) => {}
-            // A root may be configured twice, once with its lists: then they were looked at, or have expired for both.
-            Ok(Revocation::Checked) => chain = Ok(Revocation::Checked),
-            Ok(Revocation::NoList) => {
-                let listed =
-                    matches!(chain, Ok(Revocation::Checked) | Err(SnpError::Chain(ChainError::ListExpired(_))));
-                if !listed {
-                    chain = Ok(Revocation::NoList);
-                }
-            }
-        }
-    }
-    let revocation = chain?;
-    ecdsa_p384(&vek.point, Report::signed(quote), &report.signature).map_err(|_| SnpError::Signature)?;
-    Ok(revocation)
+/// The VEK under every root of its product. A root may be configured twice: then what the lists of one say holds for the
+/// other too, in whichever order they stand.
+fn endorsed(vek: &Vek, der: &[u8], link: Option<&[u8]>, by: &Endorsements, at: u64) -> Result<Endorsed, SnpError> {
+    let roots = by.snp.iter().filter(|root| root.product() == vek.product);
+    let nearness = |outcome: &Result<Endorsed, ChainError>| match outcome {
+        Err(ChainError::Untrusted { .. }) => 0,
+        Err(ChainError::Expired { .. }) => 1,
+        Ok(Endorsed { revocation: Revocation::NoList, .. }) => 2,
+        Err(ChainError::ListExpired(_)) => 3,
+        Ok(Endorsed { revocation: Revocation::Checked, .. }) => 4,
+        Err(ChainError::Revoked(_)) => 5,
+    };
+    let nearest = roots.map(|root| root.verify(vek, der, link, at)).max_by_key(nearness);
+    nearest.ok_or(SnpError::NoRoot(vek.product))?.map_err(SnpError::from)
 }
 
 fn claims(report: &Report, vek: &Vek, revocation: Revocation) -> Result<SnpClaims, SnpError> {

@@ -39,6 +39,12 @@ impl Product {
         }
     }
 
+    /// Whether this CPUID is that of a generation known by name whose certificates and patch levels are not read here:
+    /// family 1Ah, models 50h–57h, 90h–AFh and C0h–C7h (Venice).
+    pub(super) fn is_venice(family: u8, model: u8) -> bool {
+        matches!((family, model), (0x1a, 0x50..=0x57 | 0x90..=0xaf | 0xc0..=0xc7))
+    }
+
     /// Bytes of CHIP_ID that identify the chip; the rest is zero (VCEK specification 57230, "hwID").
     pub(super) fn chip_id_length(self) -> usize {
         match self {

@@ -8,7 +8,8 @@ use x509_parser::extensions::X509Extension;
 
 use super::report::{Report, SigningKey};
 use super::tcb::{Product, SnpTcb};
-use crate::evidence::x509::{self, X509Error};
+use crate::evidence::fields::Short;
+use crate::evidence::x509::{self, Window, X509Error};
 
 /// Arc of AMD's certificate extensions.
 const AMD: &str = "1.3.6.1.4.1.3704.1.";
@@ -39,12 +40,18 @@ pub(crate) enum Mismatch {
     Kind,
     #[error("the certificate at hand is for {0}, the report is from another product")]
     Product(Product),
+    #[error("the host masks CHIP_ID in its reports, so no VCEK can be told to be its chip's: unmask it, or use a VLEK")]
+    MaskedChip,
+    #[error(
+        "the certificate at hand is for another chip: its HWID begins {}, the report's CHIP_ID {}: import its own",
+        Short(certificate),
+        Short(report)
+    )]
+    Chip { certificate: [u8; 8], report: [u8; 8] },
     #[error("a reserved byte of a TCB_VERSION in the report is not zero for {0}")]
     TcbLayout(Product),
-    #[error("the certificate at hand is for TCB {certificate}, the report says {report}")]
+    #[error("the certificate at hand is for TCB {certificate}, the report says {report}: import the one for that")]
     Tcb { certificate: SnpTcb, report: SnpTcb },
-    #[error("the certificate at hand is for another chip: its HWID is not the report's CHIP_ID")]
-    Chip,
 }
 
 /// What a VEK certificate states.
@@ -55,6 +62,10 @@ pub(crate) struct Vek {
     pub(crate) tcb: SnpTcb,
     /// Uncompressed P-384 point.
     pub(crate) point: [u8; P384_POINT],
+    /// Issuer as it is written.
+    pub(crate) issuer: Vec<u8>,
+    pub(crate) serial: Vec<u8>,
+    pub(crate) window: Window,
 }
 
 /// Whom the key was made for.
@@ -69,6 +80,7 @@ pub(crate) enum Origin {
 impl Vek {
     pub(crate) fn parse(der: &[u8]) -> Result<Self, VekError> {
         let certificate = x509::certificate(der)?;
+        x509::unrepeated(&certificate)?;
         let (product, key) = names(&certificate).ok_or(VekError::Names)?;
         let extensions = Extensions::of(&certificate)?;
         let stated = extensions.product_name.ok_or(VekError::Missing("productName"))?;
@@ -86,11 +98,19 @@ impl Vek {
             (SigningKey::Vlek, None, None) => return Err(VekError::Missing("cspID")),
             _ => return Err(VekError::Extension),
         };
-        Ok(Self { product, origin, tcb, point: point(&certificate)? })
+        Ok(Self {
+            product,
+            origin,
+            tcb,
+            point: point(&certificate)?,
+            issuer: certificate.issuer().as_raw().to_vec(),
+            serial: certificate.raw_serial().to_vec(),
+            window: Window::of(certificate.validity())?,
+        })
     }
 
-    /// Compares with a report: same kind, product, TCB and chip.
-    pub(crate) fn matches(&self, report: &Report) -> Result<(), Mismatch> {
+    /// Compares kind and product with a report's: what a certificate of another one states can not be compared at all.
+    pub(crate) fn of_kind(&self, report: &Report) -> Result<(), Mismatch> {
         let kind = match self.origin {
             Origin::Chip(_) => SigningKey::Vcek,
             Origin::Provider(_) => SigningKey::Vlek,
@@ -104,15 +124,31 @@ impl Vek {
         {
             return Err(Mismatch::Product(self.product));
         }
+        Ok(())
+    }
+
+    /// Compares with a report: same kind, product, chip and TCB. In this order, so that of several certificates the one
+    /// that comes nearest is told of: the right chip's at another patch level.
+    pub(crate) fn matches(&self, report: &Report) -> Result<(), Mismatch> {
+        self.of_kind(report)?;
+        match &self.origin {
+            Origin::Chip(_) if report.chip_id == [0; 64] => return Err(Mismatch::MaskedChip),
+            Origin::Chip(chip) if *chip != report.chip_id => {
+                return Err(Mismatch::Chip { certificate: head(chip), report: head(&report.chip_id) });
+            }
+            _ => {}
+        }
         let reported = SnpTcb::parse(self.product, report.reported_tcb).ok_or(Mismatch::TcbLayout(self.product))?;
         if reported != self.tcb {
             return Err(Mismatch::Tcb { certificate: self.tcb, report: reported });
         }
-        match &self.origin {
-            Origin::Chip(chip) if *chip != report.chip_id => Err(Mismatch::Chip),
-            _ => Ok(()),
-        }
+        Ok(())
     }
+}
+
+/// The bytes by which a chip is shown to people.
+fn head(chip: &[u8; 64]) -> [u8; 8] {
+    chip.first_chunk().copied().unwrap_or_default()
 }
 
 /// Product and kind by the names of subject and issuer.
