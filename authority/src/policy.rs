@@ -2,7 +2,8 @@
 //! proves is appraised against it together with the registry's Reference Values.
 
 use crate::evidence::{
-    AppraisalPolicy, Demanded, Permission, Product, SnpPolicy, SnpTcb, TcbStatus, TdxPolicy, VtpmPolicy,
+    AppraisalPolicy, AzurePolicy, Console, Demanded, Permission, Product, Requirement, SnpPolicy, SnpTcb, TcbStatus,
+    TdxPolicy, VtpmPolicy,
 };
 use inwit_measurements::Digest;
 use inwit_measurements::reference::ReferenceValues;
@@ -21,6 +22,8 @@ pub struct PolicyFile {
     pub tdx: TdxFile,
     /// TPM without a TEE root.
     pub vtpm: VtpmFile,
+    /// Azure confidential VMs, on top of what `snp` and `tdx` demand of their TEE.
+    pub azure: AzureFile,
 }
 
 /// `[policy.snp]`.
@@ -96,6 +99,61 @@ pub struct TdxFile {
 pub struct VtpmFile {
     /// PCRs that every set of TPM Reference Values names; at least 0, 4, 7 and 9.
     pub demanded_pcrs: Vec<u8>,
+}
+
+/// `[policy.azure]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AzureFile {
+    /// Serial console: `forbidden`, `output-only` (the host cannot write to it), or `allowed`.
+    pub console: ConsoleFile,
+    /// Secure Boot: `demanded` or `not-demanded`.
+    pub secure_boot: RequirementFile,
+    /// TPM and firmware state that outlives a boot: `demanded` or `not-demanded`.
+    pub tpm_persisted: RequirementFile,
+    /// PCRs that every set of Reference Values for Azure names; at least 0, 4, 7 and 9.
+    pub demanded_pcrs: Vec<u8>,
+}
+
+/// A console as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConsoleFile {
+    /// None may be.
+    Forbidden,
+    /// The host may read, not write.
+    OutputOnly,
+    /// Any may be.
+    Allowed,
+}
+
+impl From<ConsoleFile> for Console {
+    fn from(file: ConsoleFile) -> Self {
+        match file {
+            ConsoleFile::Forbidden => Self::Forbidden,
+            ConsoleFile::OutputOnly => Self::OutputOnly,
+            ConsoleFile::Allowed => Self::Allowed,
+        }
+    }
+}
+
+/// A requirement as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RequirementFile {
+    /// It must be.
+    Demanded,
+    /// It may be.
+    NotDemanded,
+}
+
+impl From<RequirementFile> for Requirement {
+    fn from(file: RequirementFile) -> Self {
+        match file {
+            RequirementFile::Demanded => Self::Demanded,
+            RequirementFile::NotDemanded => Self::NotDemanded,
+        }
+    }
 }
 
 /// A permission as it is written.
@@ -179,6 +237,14 @@ impl PolicyFile {
                 smt: PermissionFile::Allowed,
             },
             vtpm: VtpmFile { demanded_pcrs: vec![0, 4, 7, 9] },
+            azure: AzureFile {
+                console: ConsoleFile::Forbidden,
+                secure_boot: RequirementFile::Demanded,
+                // A state that is made anew at each boot cannot be copied or put back, and nothing that is accepted
+                // here rests on one that is kept: the agent's key lives in memory.
+                tpm_persisted: RequirementFile::NotDemanded,
+                demanded_pcrs: vec![0, 4, 7, 9],
+            },
         }
     }
 
@@ -228,7 +294,13 @@ impl PolicyFile {
             smt: self.tdx.smt.into(),
         };
         let vtpm = VtpmPolicy { demanded_pcrs: self.vtpm.demanded_pcrs.iter().copied().collect() };
-        AppraisalPolicy::new(reference_values, snp, tdx, vtpm).map_err(|error| wrong(error.to_string()))
+        let azure = AzurePolicy {
+            console: self.azure.console.into(),
+            secure_boot: self.azure.secure_boot.into(),
+            tpm_persisted: self.azure.tpm_persisted.into(),
+            demanded_pcrs: self.azure.demanded_pcrs.iter().copied().collect(),
+        };
+        AppraisalPolicy::new(reference_values, snp, tdx, vtpm, azure).map_err(|error| wrong(error.to_string()))
     }
 }
 

@@ -54,7 +54,7 @@ fn changed(offset: usize, bytes: &[u8]) -> Result<Authentic, Refusal> {
 fn registered(snp: SnpPolicy) -> AppraisalPolicy {
     let measured = Measured::Snp { launch_digest: Digest::from_bytes(LAUNCH) };
     let values = vec![reference("payments 1.4", &agent(), measured)];
-    AppraisalPolicy::new(values, snp, policy::tdx(), policy::vtpm()).unwrap()
+    AppraisalPolicy::new(values, snp, policy::tdx(), policy::vtpm(), policy::azure()).unwrap()
 }
 
 fn appraised(offset: usize, bytes: &[u8], snp: SnpPolicy) -> Result<Appraised, Refusal> {

@@ -50,7 +50,7 @@ fn registered(tdx: TdxPolicy) -> AppraisalPolicy {
     let [rtmr0, rtmr1, rtmr2, _] = td().rtmrs.map(Digest::from_bytes);
     let measured = Measured::Tdx { mrtd: Digest::from_bytes(td().mrtd), rtmr0, rtmr1, rtmr2 };
     let values = vec![reference("payments 1.4", &agent(), measured)];
-    AppraisalPolicy::new(values, policy::snp(), tdx, policy::vtpm()).unwrap()
+    AppraisalPolicy::new(values, policy::snp(), tdx, policy::vtpm(), policy::azure()).unwrap()
 }
 
 fn appraised(chip: &Chip, td: &Td, tdx: TdxPolicy) -> Result<Appraised, Refusal> {

@@ -187,7 +187,7 @@ fn a_policy_that_leaves_out_what_booted_does_not_load() {
     let load = |demanded: &[u8], named: &[u8]| {
         let values = vec![reference("short", &agent(), measured_pcrs(&tpm.pcrs, named))];
         let vtpm = VtpmPolicy { demanded_pcrs: demanded.iter().copied().collect() };
-        AppraisalPolicy::new(values, policy::snp(), policy::tdx(), vtpm).map(|_| ())
+        AppraisalPolicy::new(values, policy::snp(), policy::tdx(), vtpm, policy::azure()).map(|_| ())
     };
     assert_eq!(load(&[0, 4, 7, 9], &[0, 4, 7, 9]), Ok(()));
     assert_eq!(load(&[0, 4, 7], &[0, 4, 7, 9]), Err(PolicyError::Undemanded(9)));

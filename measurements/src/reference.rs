@@ -68,6 +68,25 @@ pub enum Measured {
         #[serde(with = "pcr_keys")]
         pcrs: BTreeMap<u8, Digest<32>>,
     },
+    /// An Azure confidential VM on SEV-SNP: a paravisor, and what booted above it.
+    #[serde(rename = "azure-snp")]
+    AzureSnp {
+        /// MEASUREMENT of the attestation report: that of the paravisor and its firmware, which are Azure's.
+        launch_digest: Digest<48>,
+        /// Expected values by PCR number, as for [`Measured::Vtpm`]: what booted.
+        #[serde(with = "pcr_keys")]
+        pcrs: BTreeMap<u8, Digest<32>>,
+    },
+    /// An Azure confidential VM on TDX. Its RTMRs are not named: the paravisor extends none of them, and the guest
+    /// above it cannot.
+    #[serde(rename = "azure-tdx")]
+    AzureTdx {
+        /// Build-time measurement of the paravisor and its firmware, which are Azure's.
+        mrtd: Digest<48>,
+        /// Expected values by PCR number, as for [`Measured::Vtpm`]: what booted.
+        #[serde(with = "pcr_keys")]
+        pcrs: BTreeMap<u8, Digest<32>>,
+    },
 }
 
 /// Why a Reference Values file is refused.
@@ -196,12 +215,15 @@ mod tests {
         ReferenceValues { name: "payments 1.4".into(), agent, measured }
     }
 
-    fn samples() -> [ReferenceValues; 3] {
+    fn samples() -> [ReferenceValues; 5] {
+        let pcrs = || BTreeMap::from([(4, sha256(b"kernel")), (15, sha256(b"agent"))]);
         let digest = |text: &str| sha384(text.as_bytes());
         [
             values(Measured::Snp { launch_digest: digest("launch") }),
             values(Measured::Tdx { mrtd: digest("td"), rtmr0: digest("0"), rtmr1: digest("1"), rtmr2: digest("2") }),
-            values(Measured::Vtpm { pcrs: [(4, sha256(b"kernel")), (15, sha256(b"agent"))].into() }),
+            values(Measured::Vtpm { pcrs: pcrs() }),
+            values(Measured::AzureSnp { launch_digest: digest("paravisor"), pcrs: pcrs() }),
+            values(Measured::AzureTdx { mrtd: digest("paravisor"), pcrs: pcrs() }),
         ]
     }
 
@@ -215,11 +237,18 @@ mod tests {
 
     #[test]
     fn the_written_shape_is_the_documented_one() {
-        let [snp, _, vtpm] = samples();
+        let [snp, _, vtpm, azure_snp, azure_tdx] = samples();
         let toml = vtpm.to_toml().unwrap();
         let kernel = sha256(b"kernel");
         assert!(toml.contains(&format!("[measured.pcrs]\n4 = \"{kernel}\"\n15 = ")), "{toml}");
         assert!(toml.contains("[measured]\nplatform = \"vtpm\""), "{toml}");
+        let shown = [azure_snp, azure_tdx].map(|values| values.to_toml().unwrap());
+        for (toml, platform, register) in [(&shown[0], "azure-snp", "launch_digest"), (&shown[1], "azure-tdx", "mrtd")]
+        {
+            let paravisor = sha384(b"paravisor");
+            let head = format!("[measured]\nplatform = \"{platform}\"\n{register} = \"{paravisor}\"\n");
+            assert!(toml.contains(&head) && toml.contains(&format!("[measured.pcrs]\n4 = \"{kernel}\"\n")), "{toml}");
+        }
         let json: serde_json::Value = serde_json::from_str(&snp.to_json().unwrap()).unwrap();
         assert_eq!(json["measured"]["platform"], "snp");
         assert_eq!(json["measured"]["launch_digest"], sha384(b"launch").to_string());
@@ -247,15 +276,17 @@ mod tests {
 
     #[test]
     fn pcr_keys_are_numbers_given_once() {
-        let vtpm = samples()[2].to_json().unwrap();
-        for (spoilt, message) in [
-            (vtpm.replace("\"15\"", "\"24\""), "\"24\" is not a PCR number"),
-            (vtpm.replace("\"15\"", "\"015\""), "\"015\" is not a PCR number"),
-            (vtpm.replace("\"15\"", "\"+5\""), "\"+5\" is not a PCR number"),
-            (vtpm.replace("\"15\"", "\"4\""), "PCR 4 is given twice"),
-        ] {
-            let error = ReferenceValues::from_json(&spoilt).unwrap_err();
-            assert!(error.to_string().contains(message), "{error}");
+        for good in &samples()[2..] {
+            let good = good.to_json().unwrap();
+            for (spoilt, message) in [
+                (good.replace("\"15\"", "\"24\""), "\"24\" is not a PCR number"),
+                (good.replace("\"15\"", "\"015\""), "\"015\" is not a PCR number"),
+                (good.replace("\"15\"", "\"+5\""), "\"+5\" is not a PCR number"),
+                (good.replace("\"15\"", "\"4\""), "PCR 4 is given twice"),
+            ] {
+                let error = ReferenceValues::from_json(&spoilt).unwrap_err();
+                assert!(error.to_string().contains(message), "{error}");
+            }
         }
         let none = values(Measured::Vtpm { pcrs: BTreeMap::new() }).to_toml().unwrap();
         assert!(ReferenceValues::from_toml(&none).unwrap_err().to_string().contains("no PCR is given"));

@@ -4,8 +4,8 @@
 
 use super::table::{Cell, Rows, bits, row};
 use crate::evidence::{
-    Claims, FirmwareVersion, GuestPolicy, PckFlag, PlatformInfo, Revocation, SnpClaims, SnpSigner, SnpTcb,
-    TdAttributes, TdxClaims, VtpmClaims,
+    AttestationKeyTrust, AzureClaims, AzureTee, Claims, FirmwareVersion, GuestPolicy, PckFlag, PlatformInfo,
+    Revocation, RuntimeClaims, SnpClaims, SnpSigner, SnpTcb, TdAttributes, TdxClaims, VtpmClaims,
 };
 
 /// The table of one platform's claims.
@@ -14,6 +14,7 @@ pub(super) fn rows(claims: &Claims) -> Rows {
         Claims::Snp(claims) => snp(claims),
         Claims::Tdx(claims) => tdx(claims),
         Claims::Vtpm(claims) => vtpm(claims),
+        Claims::Azure(claims) => azure(claims),
     }
 }
 
@@ -155,7 +156,6 @@ fn flag(flag: PckFlag) -> &'static str {
 }
 
 fn vtpm(claims: &VtpmClaims) -> Rows {
-    let pcrs: Rows = (0u8..).zip(&claims.pcrs).map(|(number, pcr)| row(number.to_string(), pcr)).collect();
     let event = |event: &crate::evidence::BootEvent| {
         Cell::from(vec![
             row("pcr", event.pcr),
@@ -166,7 +166,8 @@ fn vtpm(claims: &VtpmClaims) -> Rows {
     };
     vec![
         row("attestation_key_sha256", &claims.attestation_key),
-        row("measured", vec![row("platform", "vtpm"), row("pcrs", pcrs)]),
+        row("attestation_key_trusted_by", trusted_by(claims.attestation_key_trust)),
+        row("measured", vec![row("platform", "vtpm"), row("pcrs", pcrs(claims))]),
         row("reset_count", claims.reset_count),
         row("restart_count", claims.restart_count),
         row("clock_milliseconds", Cell::Number(claims.clock)),
@@ -174,6 +175,51 @@ fn vtpm(claims: &VtpmClaims) -> Rows {
         row("firmware_version", bits(claims.firmware_version)),
         row("boot_events", claims.events.iter().map(event).collect::<Cell>()),
     ]
+}
+
+/// What is measured stands once, over all: neither TEE nor TPM alone says what booted on which paravisor.
+fn azure(claims: &AzureClaims) -> Rows {
+    let (platform, register, digest, tee) = match &claims.tee {
+        AzureTee::Snp(claims) => ("azure-snp", "launch_digest", &claims.measurement, snp(claims)),
+        AzureTee::Tdx(claims) => ("azure-tdx", "mrtd", &claims.mrtd, tdx(claims)),
+    };
+    let parts = |rows: Rows| rows.into_iter().filter(|(name, _)| name != "measured").collect::<Rows>();
+    let measured =
+        claims.tpm.as_ref().map(|tpm| vec![row("platform", platform), row(register, digest), row("pcrs", pcrs(tpm))]);
+    vec![
+        row("measured", measured),
+        row("paravisor", vec![row(register, digest)]),
+        row("runtime", runtime(&claims.runtime)),
+        row("tee", parts(tee)),
+        row("tpm", claims.tpm.as_ref().map(|tpm| parts(vtpm(tpm)))),
+    ]
+}
+
+fn runtime(claims: &RuntimeClaims) -> Rows {
+    vec![
+        row("attestation_key_sha256", &claims.attestation_key),
+        row("console_enabled", claims.console_enabled),
+        row("interactive_console_enabled", claims.interactive_console_enabled),
+        row("secure_boot", claims.secure_boot),
+        row("tpm_enabled", claims.tpm_enabled),
+        row("tpm_persisted", claims.tpm_persisted),
+        row("root_certificate_thumbprint", claims.root_certificate_thumbprint.as_deref()),
+        row("vm_unique_id", claims.vm_unique_id.as_deref()),
+        row("current_time", claims.current_time.and_then(|time| u64::try_from(time).ok()).map(Cell::Number)),
+        row("user_data", claims.user_data.as_ref()),
+    ]
+}
+
+fn pcrs(claims: &VtpmClaims) -> Rows {
+    (0u8..).zip(&claims.pcrs).map(|(number, pcr)| row(number.to_string(), pcr)).collect()
+}
+
+fn trusted_by(trust: AttestationKeyTrust) -> &'static str {
+    match trust {
+        AttestationKeyTrust::ConfiguredKey => "configured-key",
+        AttestationKeyTrust::ConfiguredName => "configured-name",
+        AttestationKeyTrust::Paravisor => "paravisor",
+    }
 }
 
 #[cfg(test)]
@@ -193,6 +239,7 @@ mod tests {
             clock_safe: true,
             firmware_version: 0x2020_2020_2020_2020,
             attestation_key: [7; 32],
+            attestation_key_trust: AttestationKeyTrust::ConfiguredKey,
             events: vec![BootEvent { pcr: 4, kind: 6, digest: [9; 32], data: b"kernel".to_vec() }],
         };
         let json = json(&rows(&Claims::Vtpm(Box::new(claims))));

@@ -15,6 +15,8 @@ pub enum Claims {
     Tdx(Box<TdxClaims>),
     /// A TPM 2.0 whose attestation key is configured as trusted; nothing roots it in TEE hardware.
     Vtpm(Box<VtpmClaims>),
+    /// An Azure confidential VM: a paravisor in the TEE, and the TPM that it emulates.
+    Azure(Box<AzureClaims>),
 }
 
 impl Claims {
@@ -24,6 +26,10 @@ impl Claims {
             Self::Snp(_) => Platform::Snp,
             Self::Tdx(_) => Platform::Tdx,
             Self::Vtpm(_) => Platform::Vtpm,
+            Self::Azure(claims) => match claims.tee {
+                AzureTee::Snp(_) => Platform::AzureSnp,
+                AzureTee::Tdx(_) => Platform::AzureTdx,
+            },
         }
     }
 }
@@ -156,6 +162,18 @@ pub struct TdxClaims {
     pub smt_enabled: PckFlag,
 }
 
+/// Why the key that signed a TPM quote is taken for a TPM's attestation key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttestationKeyTrust {
+    /// The digest of its SubjectPublicKeyInfo is configured. Its attributes, which make it an attestation key, are what
+    /// the guest says that they are.
+    ConfiguredKey,
+    /// The digest in its TPM Name is configured, which covers its attributes too.
+    ConfiguredName,
+    /// The paravisor of an Azure confidential VM names it in a report that the TEE hardware signed.
+    Paravisor,
+}
+
 /// Claims of a TPM quote (TPM 2.0 library part 2, TPMS_ATTEST).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VtpmClaims {
@@ -171,9 +189,11 @@ pub struct VtpmClaims {
     pub clock_safe: bool,
     /// Vendor's firmware version number.
     pub firmware_version: u64,
-    /// SHA-256 of the attestation key's SubjectPublicKeyInfo: the form in which it is configured as trusted.
+    /// SHA-256 of the attestation key's SubjectPublicKeyInfo in DER.
     pub attestation_key: [u8; 32],
-    /// Events of the boot log, which replay to PCRs 0 to 9 of the quote.
+    /// Why that key is trusted.
+    pub attestation_key_trust: AttestationKeyTrust,
+    /// Events of the boot log, which replay to PCRs 0 to 9 of the quote. Empty where an Azure VM sent no log.
     pub events: Vec<BootEvent>,
 }
 
@@ -188,4 +208,50 @@ pub struct BootEvent {
     pub digest: [u8; 32],
     /// What the firmware wrote beside the digest. Only the digest is measured.
     pub data: Vec<u8>,
+}
+
+/// Claims of an Azure confidential VM. Launch digest and MRTD are those of the paravisor; what booted is in `tpm`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AzureClaims {
+    /// What the hardware says of the VM and the paravisor in it.
+    pub tee: AzureTee,
+    /// What the paravisor says.
+    pub runtime: RuntimeClaims,
+    /// What its TPM says. Absent where no TPM quote was sent: then nothing says what booted.
+    pub tpm: Option<VtpmClaims>,
+}
+
+/// The hardware's part of [`AzureClaims`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AzureTee {
+    /// The paravisor's SNP report.
+    Snp(SnpClaims),
+    /// The TDX quote made from the paravisor's TDREPORT.
+    Tdx(TdxClaims),
+}
+
+/// Runtime claims of Azure's paravisor, whose hash is in REPORT_DATA (openhcl_attestation_protocol, `runtime_claims`).
+/// What a paravisor of some age does not say is absent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeClaims {
+    /// SHA-256 of HCLAkPub as SubjectPublicKeyInfo in DER.
+    pub attestation_key: [u8; 32],
+    /// Whether the VM has a serial console, which the host sees.
+    pub console_enabled: bool,
+    /// Whether the host can also write to it.
+    pub interactive_console_enabled: Option<bool>,
+    /// Whether Secure Boot is on.
+    pub secure_boot: bool,
+    /// Whether the VM has the TPM.
+    pub tpm_enabled: bool,
+    /// Whether state of the VM's TPM and firmware outlives a boot, sealed by the paravisor.
+    pub tpm_persisted: Option<bool>,
+    /// Hash of the certificate that the VM's state was provisioned with, in base64url as the paravisor writes it.
+    pub root_certificate_thumbprint: Option<String>,
+    /// Identifier of the VM, as the paravisor writes it.
+    pub vm_unique_id: Option<String>,
+    /// The paravisor's time when it made the report, unix seconds; the host sets its clock.
+    pub current_time: Option<i64>,
+    /// What the guest wrote into NV index 0x01400002 before the report was made.
+    pub user_data: Option<[u8; 64]>,
 }

@@ -16,7 +16,8 @@ pub struct Endorsements {
     pub veks: Vec<VekCertificate>,
     /// Intel's root (in tests: another one), each with its collateral.
     pub tdx: Vec<TdxRoot>,
-    /// TPM attestation keys that are trusted: SHA-256 of each one's SubjectPublicKeyInfo in DER, P-256.
+    /// TPM attestation keys that are trusted, each by a SHA-256: of its SubjectPublicKeyInfo in DER, or of its TPMT_PUBLIC,
+    /// which is the digest in its TPM Name. The Name covers the attributes that make it an attestation key.
     pub vtpm: Vec<[u8; 32]>,
 }
 

@@ -5,6 +5,7 @@
 //! Pure: no network, no file, no clock; the time is an argument. Trusts no byte of Evidence. Never decides an identity.
 
 mod appraise;
+mod azure;
 mod boot_log;
 mod cache;
 mod claims;
@@ -22,9 +23,15 @@ use inwit_protocol::evidence::{AgentRegister, Evidence, Platform};
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 
 pub use appraise::{Appraised, Judged};
-pub use claims::{BootEvent, Claims, FirmwareVersion, PckFlag, SnpClaims, SnpSigner, TdxClaims, VtpmClaims};
+pub use claims::{
+    AttestationKeyTrust, AzureClaims, AzureTee, BootEvent, Claims, FirmwareVersion, PckFlag, RuntimeClaims, SnpClaims,
+    SnpSigner, TdxClaims, VtpmClaims,
+};
 pub use endorsements::{Dated, EndorsementError, Endorsements};
-pub use policy::{AppraisalPolicy, Demanded, Permission, PolicyError, SnpPolicy, TdxPolicy, VtpmPolicy};
+pub use policy::{
+    AppraisalPolicy, AzurePolicy, Console, Demanded, Permission, PolicyError, Requirement, SnpPolicy, TdxPolicy,
+    VtpmPolicy,
+};
 pub use snp::{GuestPolicy, PlatformInfo, Product, Revocation, SnpRoot, SnpTcb, VekCertificate};
 pub use tdx::{TcbStatus, TdAttributes, TdxPart, TdxRoot};
 
@@ -83,8 +90,17 @@ pub fn authenticate(evidence: &Evidence, by: &Endorsements, at: u64) -> Result<A
             let claims = Claims::Vtpm(Box::new(authenticated.claims));
             Ok(Authentic { claims, data: BoundData::Qualifying(authenticated.extra_data), agent_register })
         }
-        Platform::AzureSnp | Platform::AzureTdx => {
-            Err(Refusal::new(RefusalCode::Unsupported, "Azure's Evidence is not judged here yet"))
+        Platform::AzureSnp => {
+            let (table, log) = (&evidence.endorsements, &evidence.event_log);
+            let authenticated = azure::authenticate_snp(&evidence.quote, table, log, by, at)?;
+            let claims = Claims::Azure(Box::new(authenticated.claims));
+            Ok(Authentic { claims, data: authenticated.data, agent_register })
+        }
+        Platform::AzureTdx => {
+            nothing(&evidence.endorsements, "endorsements, which a TDX quote carries itself")?;
+            let authenticated = azure::authenticate_tdx(&evidence.quote, &evidence.event_log, by, at)?;
+            let claims = Claims::Azure(Box::new(authenticated.claims));
+            Ok(Authentic { claims, data: authenticated.data, agent_register })
         }
     }
 }

@@ -12,6 +12,8 @@ use super::tdx::TcbStatus;
 /// PCRs without which a TPM's Reference Values do not say what booted: firmware, boot loader and kernel, Secure Boot
 /// state, and what the kernel's EFI stub loaded (TCG PC client platform firmware profile; UAPI specification 7).
 const DEMANDED_PCRS: [u8; 4] = [0, 4, 7, 9];
+/// The most privileged VMPL, at which a paravisor runs.
+const PARAVISOR_VMPL: u32 = 0;
 /// The least privileged VMPL.
 const LAST_VMPL: u32 = 3;
 
@@ -99,6 +101,40 @@ pub struct VtpmPolicy {
     pub demanded_pcrs: BTreeSet<u8>,
 }
 
+/// Whether something must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requirement {
+    /// It must be.
+    Demanded,
+    /// It may be, or not.
+    NotDemanded,
+}
+
+/// How much of a serial console an Azure VM may have. The host holds its other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Console {
+    /// None.
+    Forbidden,
+    /// One that the guest writes to and the host does not, as the paravisor says explicitly.
+    OutputOnly,
+    /// Any.
+    Allowed,
+}
+
+/// What is demanded of an Azure VM beside what [`SnpPolicy`] or [`TdxPolicy`] demand of its TEE. The agent's VMPL is not
+/// among it: the report is the paravisor's, and always of VMPL 0.
+#[derive(Clone, Debug)]
+pub struct AzurePolicy {
+    /// Serial console.
+    pub console: Console,
+    /// Secure Boot, as the paravisor was told to enforce it.
+    pub secure_boot: Requirement,
+    /// State of TPM and firmware that outlives a boot.
+    pub tpm_persisted: Requirement,
+    /// PCRs that every set of Reference Values for Azure has to name: 0, 4, 7, 9 and whatever else is wanted.
+    pub demanded_pcrs: BTreeSet<u8>,
+}
+
 /// A whole policy that was checked when it was made.
 #[derive(Clone, Debug)]
 pub struct AppraisalPolicy {
@@ -106,6 +142,9 @@ pub struct AppraisalPolicy {
     pub(super) snp: SnpPolicy,
     pub(super) tdx: TdxPolicy,
     pub(super) vtpm: VtpmPolicy,
+    pub(super) azure: AzurePolicy,
+    /// `snp` for the report of a paravisor.
+    pub(super) paravisor: SnpPolicy,
 }
 
 /// Why a policy is not usable. Spoken to the operator who wrote it.
@@ -121,7 +160,7 @@ pub enum PolicyError {
     #[error("minimum_guest_svn {0} says nothing while anybody may sign the ID block: name id_keys")]
     GuestSvn(u32),
     /// The policy leaves out a PCR that is always demanded.
-    #[error("the policy for TPMs must demand PCR {0}: without it nobody knows what booted")]
+    #[error("the policies for TPMs and for Azure must demand PCR {0}: without it nobody knows what booted")]
     Undemanded(u8),
     /// A set of Reference Values leaves out a PCR that the policy demands.
     #[error("reference values {name} must name PCR {pcr}, which the policy demands")]
@@ -143,6 +182,7 @@ impl AppraisalPolicy {
         snp: SnpPolicy,
         tdx: TdxPolicy,
         vtpm: VtpmPolicy,
+        azure: AzurePolicy,
     ) -> Result<Self, PolicyError> {
         if snp.vmpl > LAST_VMPL {
             return Err(PolicyError::Vmpl(snp.vmpl));
@@ -156,16 +196,23 @@ impl AppraisalPolicy {
                 return Err(PolicyError::Components(*product));
             }
         }
-        if let Some(pcr) = DEMANDED_PCRS.into_iter().find(|pcr| !vtpm.demanded_pcrs.contains(pcr)) {
-            return Err(PolicyError::Undemanded(pcr));
+        for demanded in [&vtpm.demanded_pcrs, &azure.demanded_pcrs] {
+            if let Some(pcr) = DEMANDED_PCRS.into_iter().find(|pcr| !demanded.contains(pcr)) {
+                return Err(PolicyError::Undemanded(pcr));
+            }
         }
         for values in &reference_values {
-            let Measured::Vtpm { pcrs } = &values.measured else { continue };
-            if let Some(pcr) = vtpm.demanded_pcrs.iter().find(|pcr| !pcrs.contains_key(pcr)) {
+            let (pcrs, demanded) = match &values.measured {
+                Measured::Snp { .. } | Measured::Tdx { .. } => continue,
+                Measured::Vtpm { pcrs } => (pcrs, &vtpm.demanded_pcrs),
+                Measured::AzureSnp { pcrs, .. } | Measured::AzureTdx { pcrs, .. } => (pcrs, &azure.demanded_pcrs),
+            };
+            if let Some(pcr) = demanded.iter().find(|pcr| !pcrs.contains_key(pcr)) {
                 return Err(PolicyError::Unnamed { name: values.name.clone(), pcr: *pcr });
             }
         }
-        Ok(Self { reference_values, snp, tdx, vtpm })
+        let paravisor = SnpPolicy { vmpl: PARAVISOR_VMPL, ..snp.clone() };
+        Ok(Self { reference_values, snp, tdx, vtpm, azure, paravisor })
     }
 
     /// What is demanded of TPMs.

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // each test binary compiles this and uses its own part
 
 pub mod amd;
+pub mod azure;
 pub mod der;
 pub mod intel;
 pub mod policy;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use inwit_authority::evidence::{
-    AppraisalPolicy, Demanded, Permission, Product, SnpPolicy, SnpTcb, TcbStatus, TdxPolicy, VtpmPolicy,
+    AppraisalPolicy, AzurePolicy, Console, Demanded, Permission, Product, Requirement, SnpPolicy, SnpTcb, TcbStatus,
+    TdxPolicy, VtpmPolicy,
 };
 use inwit_measurements::Digest;
 use inwit_measurements::reference::{AgentReference, Measured, ReferenceValues};
@@ -47,8 +48,17 @@ pub fn vtpm() -> VtpmPolicy {
     VtpmPolicy { demanded_pcrs: [0, 4, 7, 9].into() }
 }
 
+pub fn azure() -> AzurePolicy {
+    AzurePolicy {
+        console: Console::Forbidden,
+        secure_boot: Requirement::Demanded,
+        tpm_persisted: Requirement::NotDemanded,
+        demanded_pcrs: [0, 4, 7, 9].into(),
+    }
+}
+
 pub fn of(reference_values: Vec<ReferenceValues>) -> AppraisalPolicy {
-    AppraisalPolicy::new(reference_values, snp(), tdx(), vtpm()).unwrap()
+    AppraisalPolicy::new(reference_values, snp(), tdx(), vtpm(), azure()).unwrap()
 }
 
 pub fn reference(name: &str, agent: &Agent, measured: Measured) -> ReferenceValues {

@@ -73,7 +73,8 @@ impl Tpm {
             .concat()
     }
 
-    fn attest(&self, extra: &[u8]) -> Vec<u8> {
+    /// TPMS_ATTEST over bytes of the test's choice.
+    pub fn attest(&self, extra: &[u8]) -> Vec<u8> {
         let name = [&[0, 34, 0, 0x0b][..], &[7; 32]].concat();
         let extra_length = u16::try_from(extra.len()).unwrap().to_be_bytes();
         let clock = [&1_000u64.to_be_bytes()[..], &3u32.to_be_bytes(), &1u32.to_be_bytes(), &[1]].concat();

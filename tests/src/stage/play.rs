@@ -271,8 +271,18 @@ fn summary(measured: &Measured) -> String {
     match measured {
         Measured::Snp { launch_digest } => format!("SNP launch digest {}", short(&launch_digest.to_string())),
         Measured::Tdx { mrtd, .. } => format!("MRTD {} and RTMR 0 to 2", short(&mrtd.to_string())),
-        Measured::Vtpm { pcrs } => format!("PCRs {}", pcrs.keys().map(u8::to_string).collect::<Vec<_>>().join(", ")),
+        Measured::Vtpm { pcrs } => registers(pcrs),
+        Measured::AzureSnp { launch_digest, pcrs } => {
+            format!("paravisor's launch digest {} and {}", short(&launch_digest.to_string()), registers(pcrs))
+        }
+        Measured::AzureTdx { mrtd, pcrs } => {
+            format!("paravisor's MRTD {} and {}", short(&mrtd.to_string()), registers(pcrs))
+        }
     }
+}
+
+fn registers(pcrs: &std::collections::BTreeMap<u8, inwit_measurements::Digest<32>>) -> String {
+    format!("PCRs {}", pcrs.keys().map(u8::to_string).collect::<Vec<_>>().join(", "))
 }
 
 fn short(hex: &str) -> String {
@@ -286,6 +296,14 @@ fn altered(measured: Measured) -> Measured {
         Measured::Vtpm { mut pcrs } => {
             pcrs.insert(9, inwit_measurements::sha256(b"another"));
             Measured::Vtpm { pcrs }
+        }
+        Measured::AzureSnp { launch_digest, mut pcrs } => {
+            pcrs.insert(9, inwit_measurements::sha256(b"another"));
+            Measured::AzureSnp { launch_digest, pcrs }
+        }
+        Measured::AzureTdx { mrtd, mut pcrs } => {
+            pcrs.insert(9, inwit_measurements::sha256(b"another"));
+            Measured::AzureTdx { mrtd, pcrs }
         }
     }
 }

@@ -8,7 +8,7 @@ use inwit_protocol::binding::Agent;
 use inwit_protocol::evidence::AgentRegister;
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 
-use crate::evidence::claims::Claims;
+use crate::evidence::claims::{Claims, VtpmClaims};
 
 /// The PCR that belongs to the agent: only a reboot resets it, and firmware and kernel leave it alone.
 const AGENT_PCR: u8 = 15;
@@ -58,14 +58,21 @@ pub(super) fn in_its_register(claims: &Claims, register: AgentRegister, agent: &
                 not_measured("RTMR3 does not hold the agent's event alone")
             }
         }
-        (Claims::Vtpm(claims), AgentRegister::Pcr(AGENT_PCR)) => {
-            let event = sha256(&agent.event());
-            let extended = sha256(&[&[0; 32], event.as_bytes().as_slice()].concat());
-            match claims.pcrs.get(usize::from(AGENT_PCR)) {
-                Some(pcr) if pcr == extended.as_bytes() => Ok(()),
-                _ => not_measured("PCR 15 does not hold the agent's event alone"),
-            }
-        }
+        (Claims::Vtpm(claims), AgentRegister::Pcr(AGENT_PCR)) => in_its_pcr(claims, agent),
+        // The launch digest and the TD's registers are the paravisor's: on Azure too, the agent is in the PCR or nowhere.
+        (Claims::Azure(claims), AgentRegister::Pcr(AGENT_PCR)) => match &claims.tpm {
+            Some(tpm) => in_its_pcr(tpm, agent),
+            None => not_measured("without a TPM quote nothing says that PCR 15 holds the agent's event"),
+        },
         (claims, _) => not_measured(format_args!("{} has no such register for the agent", claims.platform())),
+    }
+}
+
+fn in_its_pcr(claims: &VtpmClaims, agent: &Agent) -> Result<(), Refusal> {
+    let event = sha256(&agent.event());
+    let extended = sha256(&[&[0; 32], event.as_bytes().as_slice()].concat());
+    match claims.pcrs.get(usize::from(AGENT_PCR)) {
+        Some(pcr) if pcr == extended.as_bytes() => Ok(()),
+        _ => not_measured("PCR 15 does not hold the agent's event alone"),
     }
 }

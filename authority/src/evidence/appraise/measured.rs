@@ -1,14 +1,20 @@
 //! What was launched, against the registered Reference Values: all registers of one set, or none of it. Where nothing
 //! matches and one set is closest, the refusal names the registers that differ.
 
+use std::collections::BTreeMap;
+
+use inwit_measurements::Digest;
 use inwit_measurements::reference::{Measured, ReferenceValues};
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 
-use crate::evidence::claims::Claims;
+use crate::evidence::claims::{AzureClaims, AzureTee, Claims};
 use crate::evidence::fields::Short;
 
 /// Registers named in one refusal at most.
 const NAMED: usize = 4;
+
+/// Name, measured bytes, expected bytes.
+type Register<'a> = (String, &'a [u8], &'a [u8]);
 
 /// One register that is not as a set of Reference Values says.
 struct Difference {
@@ -40,7 +46,7 @@ pub(super) fn matching<'p>(
 
 /// `None` for a set of another platform, and for one that names no register at all.
 fn compare<'p>(claims: &Claims, values: &'p ReferenceValues) -> Option<Comparison<'p>> {
-    let pairs: Vec<(String, &[u8], &[u8])> = match (claims, &values.measured) {
+    let pairs: Vec<Register<'_>> = match (claims, &values.measured) {
         (Claims::Snp(claims), Measured::Snp { launch_digest }) => {
             vec![("launch digest".to_owned(), &claims.measurement, launch_digest.as_bytes())]
         }
@@ -53,23 +59,44 @@ fn compare<'p>(claims: &Claims, values: &'p ReferenceValues) -> Option<Compariso
                 ("rtmr2".to_owned(), third, rtmr2.as_bytes()),
             ]
         }
-        (Claims::Vtpm(claims), Measured::Vtpm { pcrs }) => {
-            // A PCR that no TPM has is compared with nothing, and so differs.
-            let value = |number: u8| claims.pcrs.get(usize::from(number)).map_or(&[][..], |pcr| pcr);
-            pcrs.iter()
-                .map(|(number, digest)| (format!("pcr{number}"), value(*number), digest.as_bytes().as_slice()))
-                .collect()
-        }
+        (Claims::Vtpm(claims), Measured::Vtpm { pcrs }) => registers(&claims.pcrs, pcrs),
+        (Claims::Azure(claims), measured) => paravisor_and_registers(claims, measured)?,
         _ => return None,
     };
     if pairs.is_empty() {
         return None;
     }
     let registers = pairs.len();
-    let differs = |(register, measured, expected): (String, &[u8], &[u8])| {
+    let differs = |(register, measured, expected): Register<'_>| {
         (measured != expected).then(|| Difference { register, measured: Short(measured).to_string() })
     };
     Some(Comparison { values, registers, differences: pairs.into_iter().filter_map(differs).collect() })
+}
+
+/// The PCRs that a set names, measured and expected.
+fn registers<'a>(quoted: &'a [[u8; 32]; 24], named: &'a BTreeMap<u8, Digest<32>>) -> Vec<Register<'a>> {
+    // A PCR that no TPM has is compared with nothing, and so differs.
+    let value = |number: u8| quoted.get(usize::from(number)).map_or(&[][..], |pcr| pcr);
+    named
+        .iter()
+        .map(|(number, digest)| (format!("pcr{number}"), value(*number), digest.as_bytes().as_slice()))
+        .collect()
+}
+
+/// The same for an Azure VM, and what its TEE measured of the paravisor. `None` without a TPM quote.
+fn paravisor_and_registers<'a>(claims: &'a AzureClaims, measured: &'a Measured) -> Option<Vec<Register<'a>>> {
+    let (first, pcrs) = match (&claims.tee, measured) {
+        (AzureTee::Snp(claims), Measured::AzureSnp { launch_digest, pcrs }) => {
+            (("launch digest".to_owned(), &claims.measurement[..], &launch_digest.as_bytes()[..]), pcrs)
+        }
+        (AzureTee::Tdx(claims), Measured::AzureTdx { mrtd, pcrs }) => {
+            (("mrtd".to_owned(), &claims.mrtd[..], &mrtd.as_bytes()[..]), pcrs)
+        }
+        _ => return None,
+    };
+    let mut pairs = registers(&claims.tpm.as_ref()?.pcrs, pcrs);
+    pairs.insert(0, first);
+    Some(pairs)
 }
 
 /// One line on what comes closest.

@@ -3,6 +3,7 @@
 //! Reads claims only; decides no identity.
 
 mod agent;
+mod azure;
 mod judged;
 mod measured;
 mod snp;
@@ -54,6 +55,7 @@ fn acceptable<'p>(claims: &Claims, policy: &'p AppraisalPolicy) -> Result<Vec<&'
         Claims::Tdx(claims) => tdx::appraise(claims, &policy.tdx)?,
         // A TPM states no mode or version that could be judged: its key and its PCRs are everything.
         Claims::Vtpm(_) => {}
+        Claims::Azure(claims) => azure::appraise(claims, policy)?,
     }
     measured::matching(claims, &policy.reference_values)
 }
@@ -90,8 +92,8 @@ mod tests {
 
     use super::*;
     use crate::evidence::{
-        Demanded, Endorsements, Permission, Product, SnpPolicy, SnpRoot, SnpTcb, TcbStatus, TdxPart, TdxPolicy,
-        TdxRoot, VekCertificate, VtpmPolicy, authenticate,
+        AzurePolicy, Console, Demanded, Endorsements, Permission, Product, Requirement, SnpPolicy, SnpRoot, SnpTcb,
+        TcbStatus, TdxPart, TdxPolicy, TdxRoot, VekCertificate, VtpmPolicy, authenticate,
     };
 
     /// A policy that is as lenient as one can be.
@@ -121,7 +123,13 @@ mod tests {
             smt: Permission::Allowed,
         };
         let vtpm = VtpmPolicy { demanded_pcrs: [0, 4, 7, 9].into() };
-        AppraisalPolicy::new(vec![], snp, tdx, vtpm).unwrap()
+        let azure = AzurePolicy {
+            console: Console::Allowed,
+            secure_boot: Requirement::NotDemanded,
+            tpm_persisted: Requirement::NotDemanded,
+            demanded_pcrs: [0, 4, 7, 9].into(),
+        };
+        AppraisalPolicy::new(vec![], snp, tdx, vtpm, azure).unwrap()
     }
 
     fn vectors() -> Option<PathBuf> {

@@ -10,7 +10,7 @@ use inwit_protocol::ear::{
     Configuration, Executables, Hardware, InstanceIdentity, RuntimeOpaque, TrustworthinessVector,
 };
 
-use crate::evidence::claims::{Claims, SnpClaims, TdxClaims};
+use crate::evidence::claims::{AzureTee, Claims, RuntimeClaims, SnpClaims, TdxClaims};
 use crate::evidence::snp::Revocation;
 use crate::evidence::tdx::TcbStatus;
 
@@ -28,18 +28,16 @@ pub(super) fn found(claims: &Claims, reach: Reach) -> TrustworthinessVector {
     // Reached by every appraisal: all measured registers equal a registered set.
     let measured = TrustworthinessVector { executables: Executables::ApprovedAtBoot, ..TrustworthinessVector::NOTHING };
     match claims {
-        Claims::Snp(claims) => TrustworthinessVector {
-            configuration: agents_configuration(reach),
-            hardware: snp_hardware(claims),
-            runtime_opaque: snp_opaque(claims),
-            ..measured
-        },
-        Claims::Tdx(claims) => TrustworthinessVector {
-            configuration: tdx_configuration(claims, reach),
-            hardware: tdx_hardware(claims),
-            runtime_opaque: tdx_opaque(claims),
-            ..measured
-        },
+        Claims::Snp(claims) => snp(claims, reach, measured),
+        Claims::Tdx(claims) => tdx(claims, reach, measured),
+        // As the TEE that it is in: the TPM is the paravisor's, and is what the registers were compared by.
+        Claims::Azure(claims) => {
+            let tee = match &claims.tee {
+                AzureTee::Snp(claims) => snp(claims, reach, measured),
+                AzureTee::Tdx(claims) => tdx(claims, reach, measured),
+            };
+            TrustworthinessVector { configuration: azure_configuration(&claims.runtime, tee.configuration), ..tee }
+        }
         // The TPM's key is one that the operator named, so the machine is known as itself. What it is made of is not: no
         // hardware vouches, and whoever runs the TPM can read the machine's memory. AR4SI's 32 says that, and no more than
         // the operator's own trust in that host stands behind it; 96 would say that the host is distrusted.
@@ -49,6 +47,34 @@ pub(super) fn found(claims: &Claims, reach: Reach) -> TrustworthinessVector {
             runtime_opaque: RuntimeOpaque::Isolated,
             ..measured
         },
+    }
+}
+
+fn snp(claims: &SnpClaims, reach: Reach, measured: TrustworthinessVector) -> TrustworthinessVector {
+    TrustworthinessVector {
+        configuration: agents_configuration(reach),
+        hardware: snp_hardware(claims),
+        runtime_opaque: snp_opaque(claims),
+        ..measured
+    }
+}
+
+fn tdx(claims: &TdxClaims, reach: Reach, measured: TrustworthinessVector) -> TrustworthinessVector {
+    TrustworthinessVector {
+        configuration: tdx_configuration(claims, reach),
+        hardware: tdx_hardware(claims),
+        runtime_opaque: tdx_opaque(claims),
+        ..measured
+    }
+}
+
+/// A console that the host may write to, or no Secure Boot: policy let it pass, and it is a way in. What is worse stays.
+fn azure_configuration(runtime: &RuntimeClaims, of_tee: Configuration) -> Configuration {
+    let written_to = runtime.interactive_console_enabled.unwrap_or(runtime.console_enabled);
+    match of_tee {
+        Configuration::Unacceptable => Configuration::Unacceptable,
+        _ if written_to || !runtime.secure_boot => Configuration::KnownVulnerability,
+        other => other,
     }
 }
 
@@ -122,7 +148,7 @@ mod tests {
     use inwit_protocol::ear::Tier;
 
     use super::*;
-    use crate::evidence::claims::{FirmwareVersion, PckFlag, SnpSigner, VtpmClaims};
+    use crate::evidence::claims::{AttestationKeyTrust, AzureClaims, FirmwareVersion, PckFlag, SnpSigner, VtpmClaims};
     use crate::evidence::snp::{GuestPolicy, PlatformInfo, Product, SnpTcb};
     use crate::evidence::tdx::TdAttributes;
 
@@ -193,8 +219,31 @@ mod tests {
             clock_safe: true,
             firmware_version: 1,
             attestation_key: [2; 32],
+            attestation_key_trust: AttestationKeyTrust::ConfiguredKey,
             events: vec![],
         }))
+    }
+
+    /// An Azure VM on that TEE, with console (and whether the host writes to it) and Secure Boot.
+    fn azure(tee: Claims, console: (bool, Option<bool>), secure_boot: bool) -> Claims {
+        let tee = match tee {
+            Claims::Snp(claims) => AzureTee::Snp(*claims),
+            Claims::Tdx(claims) => AzureTee::Tdx(*claims),
+            other => panic!("{other:?}"),
+        };
+        let runtime = RuntimeClaims {
+            attestation_key: [2; 32],
+            console_enabled: console.0,
+            interactive_console_enabled: console.1,
+            secure_boot,
+            tpm_enabled: true,
+            tpm_persisted: None,
+            root_certificate_thumbprint: None,
+            vm_unique_id: None,
+            current_time: None,
+            user_data: None,
+        };
+        Claims::Azure(Box::new(AzureClaims { tee, runtime, tpm: None }))
     }
 
     /// Values in AR4SI's order: instance, configuration, executables, files, hardware, runtime, storage, data.
@@ -207,7 +256,7 @@ mod tests {
         let td = |attributes| tdx(attributes, TcbStatus::UpToDate, &[], Some([0; 48]));
         let advised = tdx(SEPT_VE_DISABLE, TcbStatus::UpToDate, &["INTEL-SA-01079"], None);
         let entered = tdx(SEPT_VE_DISABLE, TcbStatus::UpToDate, &[], Some([7; 48]));
-        let table: [(&str, Claims, Values, Tier); 14] = [
+        let table: [(&str, Claims, Values, Tier); 21] = [
             ("SNP", snp(0, checked, None), [0, 2, 3, 0, 2, 2, 0, 0], Affirming),
             ("SNP, no list", snp(0, unlisted, None), [0, 2, 3, 0, -33, 2, 0, 0], Warning),
             ("SNP, debug", snp(DEBUG, unlisted, None), [0, 2, 3, 0, 96, 96, 0, 0], Contraindicated),
@@ -221,6 +270,23 @@ mod tests {
             ("TDX, open to service TDs", td(SEPT_VE_DISABLE | 1 << 17), [0, 2, 3, 0, 2, 96, 0, 0], Contraindicated),
             ("TDX, a service TD", entered, [0, 2, 3, 0, 2, 96, 0, 0], Contraindicated),
             ("TDX, SEPT_VE_DISABLE off", td(0), [0, 96, 3, 0, 2, 2, 0, 0], Contraindicated),
+            ("Azure SNP", azure(snp(0, checked, None), (false, None), true), [0, 2, 3, 0, 2, 2, 0, 0], Affirming),
+            ("Azure TDX", azure(td(SEPT_VE_DISABLE), (false, None), true), [0, 2, 3, 0, 2, 2, 0, 0], Affirming),
+            (
+                "Azure, output",
+                azure(snp(0, checked, None), (true, Some(false)), true),
+                [0, 2, 3, 0, 2, 2, 0, 0],
+                Affirming,
+            ),
+            ("Azure, console", azure(snp(0, checked, None), (true, None), true), [0, 32, 3, 0, 2, 2, 0, 0], Warning),
+            (
+                "Azure, no Secure Boot",
+                azure(snp(0, checked, None), (false, None), false),
+                [0, 32, 3, 0, 2, 2, 0, 0],
+                Warning,
+            ),
+            ("Azure, no list", azure(snp(0, unlisted, None), (false, None), true), [0, 2, 3, 0, -33, 2, 0, 0], Warning),
+            ("Azure TDX, open", azure(td(0), (true, None), false), [0, 96, 3, 0, 2, 2, 0, 0], Contraindicated),
             ("TPM", vtpm(), [2, 2, 3, 0, 0, 32, 0, 0], Warning),
         ];
         for (name, claims, expected, tier) in table {

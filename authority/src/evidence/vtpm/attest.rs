@@ -22,7 +22,7 @@ const ALL_PCRS: (u16, [u8; 4]) = (SHA256, [3, 0xff, 0xff, 0xff]);
 
 /// Why bytes are not a quote that can be judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(crate) enum AttestError {
+pub(in crate::evidence) enum AttestError {
     #[error(transparent)]
     Field(#[from] FieldError),
     #[error("the attested structure was not made by a TPM (magic value)")]
@@ -37,18 +37,18 @@ pub(crate) enum AttestError {
 
 /// What the TPM says in a quote.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Attest {
-    pub(crate) extra_data: Vec<u8>,
-    pub(crate) clock: u64,
-    pub(crate) reset_count: u32,
-    pub(crate) restart_count: u32,
-    pub(crate) clock_safe: bool,
-    pub(crate) firmware_version: u64,
-    pub(crate) pcr_digest: [u8; 32],
+pub(super) struct Attest {
+    pub(super) extra_data: Vec<u8>,
+    pub(super) clock: u64,
+    pub(super) reset_count: u32,
+    pub(super) restart_count: u32,
+    pub(super) clock_safe: bool,
+    pub(super) firmware_version: u64,
+    pub(super) pcr_digest: [u8; 32],
 }
 
 impl Attest {
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, AttestError> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, AttestError> {
         let mut fields = Fields::of(bytes, ATTEST);
         if fields.u32_be()? != MAGIC {
             return Err(AttestError::Magic);

@@ -2,6 +2,8 @@
 //!
 //! Not trusted: the name given by the caller, which the Reference Values check. Never computes a measurement.
 
+use std::collections::BTreeMap;
+
 use inwit_measurements::reference::{AgentReference, Measured, ReferenceValues};
 use inwit_measurements::{Digest, sha256};
 use serde_json::json;
@@ -33,6 +35,10 @@ pub(crate) fn render(values: &Values, output: &OutputArguments) -> Result<String
     if output.json { reference.to_json().map_err(Failure::refused) } else { Ok(toml) }
 }
 
+fn registers(pcrs: &BTreeMap<u8, Digest<32>>) -> String {
+    pcrs.iter().map(|(index, digest)| format!("pcr{index} {digest}\n")).collect()
+}
+
 fn bare_text(values: &Values) -> String {
     let line = |(name, digest): (&str, String)| format!("{name} {digest}\n");
     match values {
@@ -43,9 +49,11 @@ fn bare_text(values: &Values) -> String {
                 .map(|(name, digest)| line((name, digest.to_string())))
                 .concat()
         }
-        Values::Whole(Measured::Vtpm { pcrs }) => {
-            pcrs.iter().map(|(index, digest)| line((&format!("pcr{index}"), digest.to_string()))).collect()
+        Values::Whole(Measured::Vtpm { pcrs }) => registers(pcrs),
+        Values::Whole(Measured::AzureSnp { launch_digest, pcrs }) => {
+            line(("launch_digest", launch_digest.to_string())) + &registers(pcrs)
         }
+        Values::Whole(Measured::AzureTdx { mrtd, pcrs }) => line(("mrtd", mrtd.to_string())) + &registers(pcrs),
     }
 }
 
