@@ -5,6 +5,7 @@
 mod azure_file;
 mod claims_json;
 mod coco_evidence;
+mod ear_json;
 mod endorsement_kinds;
 mod endorsement_sources;
 mod evidence;

@@ -3,6 +3,8 @@
 
 mod evidence_support;
 
+#[path = "cli_evidence/ear.rs"]
+mod ear;
 #[path = "cli_evidence/found.rs"]
 mod found;
 #[path = "cli_evidence/simulated.rs"]

@@ -23,6 +23,16 @@ const REFERENCE_VALUES_ID: &str = "inwit:reference-values:";
 const WHAT: &str = "attestation result";
 const BAD: ParseError = ParseError::Shape(WHAT);
 
+/// The id of an appraisal policy, by the SHA-256 of what it demands, in `ear_appraisal_policy_ids`.
+pub fn policy_id(digest: &[u8; 32]) -> String {
+    [POLICY_ID, &hex(digest)].concat()
+}
+
+/// The id of a set of Reference Values, by its name, in the same list.
+pub fn reference_values_id(name: &str) -> String {
+    [REFERENCE_VALUES_ID, name].concat()
+}
+
 /// What was found about one guest, for one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttestationResult {
@@ -86,9 +96,9 @@ impl AttestationResult {
     /// The submodule: what was found about the one Attester.
     fn appraisal(&self) -> Value {
         let ids = [
-            [POLICY_ID, &hex(&self.appraisal_policy)].concat(),
+            policy_id(&self.appraisal_policy),
             [WORKLOAD_ID, &hex(&self.policy)].concat(),
-            [REFERENCE_VALUES_ID, &self.reference_values].concat(),
+            reference_values_id(&self.reference_values),
         ];
         let mut claims = vec![
             (key::CNF, ear::confirmation(&self.credential_key)),

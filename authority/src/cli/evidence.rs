@@ -3,11 +3,12 @@
 //! Nothing that comes of it can issue or release.
 
 use super::endorsement_sources::{Handed, Sources, gather};
+use super::policy_file::OfflinePolicy;
 use super::submission::{Expected, Submission};
 use super::table::{Cell, Rows, json, row, text};
-use super::{Done, claims_json, evidence_file, policy_file};
+use super::{Done, claims_json, ear_json, evidence_file, policy_file};
 use crate::audit::hex;
-use crate::evidence::{self, AppraisalPolicy, Authentic};
+use crate::evidence::{self, Authentic};
 use crate::fault::{Fault, printable};
 use inwit_protocol::evidence::{Evidence, Platform};
 use inwit_protocol::refusal::{Refusal, RefusalCode};
@@ -96,7 +97,7 @@ fn judged(submission: &Submission, policy: Option<&Path>, form: Form) -> Result<
 /// Climbs as far as it is asked to, and says what it sees on the way.
 fn verdict(
     submission: &Submission,
-    policy: Option<&AppraisalPolicy>,
+    policy: Option<&OfflinePolicy>,
     mut evidence: Evidence,
     sources: &Sources,
     said: &mut Rows,
@@ -121,10 +122,11 @@ fn verdict(
             Ok(("authentic", format!("made by {of} you handed in; no policy was applied{unasked}")))
         }
         Some(policy) => {
-            let judged = authentic.judge(policy)?;
+            let judged = authentic.judge(&policy.demands)?;
             let names = judged.reference_values();
             said.push(row("reference_values", words(names)));
             said.push(row("not_judged", words(&["binding", "agent"])));
+            said.push(row("ear", ear_json::rows(&judged, &policy.digest, submission.at)));
             let names = printable(&names.join(", "));
             Ok(("appraised", format!("as policy demands, and as in reference values {names}{unasked}")))
         }

@@ -28,11 +28,19 @@ struct Reference {
     measured: Measured,
 }
 
+/// A policy, and the name that results give it.
+pub(super) struct OfflinePolicy {
+    /// What is demanded.
+    pub(super) demands: AppraisalPolicy,
+    /// SHA-256 of the `[policy]` part as `serve` computes it for its own.
+    pub(super) digest: [u8; 32],
+}
+
 /// Reads a policy with at least one set of Reference Values.
 ///
 /// # Errors
 /// A line of the file that is not as it should be, or a demand that cannot be made.
-pub(super) fn read(path: &Path) -> Result<AppraisalPolicy, Fault> {
+pub(super) fn read(path: &Path) -> Result<OfflinePolicy, Fault> {
     let fault = |cause: &dyn std::fmt::Display| Fault::of(path.display(), cause);
     let text = files::read_text(path, MAX_REFERENCE_BYTES)?;
     let document: Document = toml::from_str(&text).map_err(|error| fault(&error))?;
@@ -44,7 +52,8 @@ pub(super) fn read(path: &Path) -> Result<AppraisalPolicy, Fault> {
     let values: Option<Vec<ReferenceValues>> = document.reference_values.into_iter().map(values).collect();
     let values = values
         .ok_or_else(|| fault(&format_args!("a name has 1 to {MAX_NAME_BYTES} bytes and no control characters")))?;
-    document.policy.with(values).map_err(|refusal| fault(&refusal.cause))
+    let demands = document.policy.with(values).map_err(|refusal| fault(&refusal.cause))?;
+    Ok(OfflinePolicy { demands, digest: document.policy.digest() })
 }
 
 /// `None` for a name that would disturb a terminal.

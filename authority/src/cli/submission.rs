@@ -67,6 +67,11 @@ The measured part of authenticate's JSON has this shape; what makes it trustwort
 Debugging and migration are refused whatever the policy says. Binding and agent are not judged here: evidence from
 elsewhere has none. So this verdict issues no credential and releases no secret; `serve` demands both.
 
+With --json the member `ear` is the opinion as an EAR claims set (draft-ietf-rats-ear, profile
+tag:ietf.org,2026:rats/ear#03): status, trustworthiness vector, and the ids of policy and Reference Values; no measurement.
+0 in the vector says that nobody looked; -33 for hardware says that no revocation list was looked at. The set is never
+signed: an opinion about a file was made for nobody's connection, and signed it could be presented as if it were.
+
 Endorsements, roots, --at and --report-data are as in `authenticate --help`. Exit codes: 0 appraised, 1 a file of yours cannot be
 read or understood, 2 usage, 3 refused.";
 

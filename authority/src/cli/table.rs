@@ -12,6 +12,8 @@ pub(super) enum Cell {
     Text(String),
     /// A number below 2^53, which JSON readers keep; larger ones are written with [`bits`].
     Number(u64),
+    /// A small number of either sign.
+    Signed(i8),
     /// Yes or no.
     Truth(bool),
     /// Not stated.
@@ -94,6 +96,7 @@ impl From<&Cell> for Value {
         match cell {
             Cell::Text(text) => Self::from(text.as_str()),
             Cell::Number(number) => Self::from(*number),
+            Cell::Signed(number) => Self::from(*number),
             Cell::Truth(truth) => Self::from(*truth),
             Cell::Absent => Self::Null,
             Cell::List(cells) => Self::Array(cells.iter().map(Self::from).collect()),
@@ -133,7 +136,7 @@ fn flatten(within: &str, rows: &Rows, lines: &mut Vec<(String, String)>) {
 
 /// Whether a group is read best on one line: a version, a row of patch levels.
 fn short(rows: &Rows) -> bool {
-    rows.iter().all(|(_, cell)| matches!(cell, Cell::Number(_) | Cell::Absent))
+    rows.iter().all(|(_, cell)| matches!(cell, Cell::Number(_) | Cell::Signed(_) | Cell::Absent))
 }
 
 /// A cell on one line.
@@ -141,6 +144,7 @@ fn inline(cell: &Cell) -> String {
     match cell {
         Cell::Text(text) => printable(text),
         Cell::Number(number) => number.to_string(),
+        Cell::Signed(number) => number.to_string(),
         Cell::Truth(true) => "yes".to_owned(),
         Cell::Truth(false) => "no".to_owned(),
         Cell::Absent => "-".to_owned(),
