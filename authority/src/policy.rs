@@ -91,6 +91,14 @@ pub struct TdxFile {
     pub cached_keys: PermissionFile,
     /// Simultaneous multithreading.
     pub smt: PermissionFile,
+    /// MRCONFIGID: `"any"`, or a list of values in hex.
+    pub mr_config_id: DemandedFile<48>,
+    /// MROWNER: `"any"`, or a list of values in hex.
+    pub mr_owner: DemandedFile<48>,
+    /// MROWNERCONFIG: `"any"`, or a list of values in hex.
+    pub mr_owner_config: DemandedFile<48>,
+    /// MRSEAM, the TDX module's measurement: `"any"`, or a list of values in hex.
+    pub mr_seam: DemandedFile<48>,
 }
 
 /// `[policy.vtpm]`.
@@ -235,6 +243,10 @@ impl PolicyFile {
                 dynamic_platform: PermissionFile::Forbidden,
                 cached_keys: PermissionFile::Forbidden,
                 smt: PermissionFile::Allowed,
+                mr_config_id: DemandedFile::ANY,
+                mr_owner: DemandedFile::ANY,
+                mr_owner_config: DemandedFile::ANY,
+                mr_seam: DemandedFile::ANY,
             },
             vtpm: VtpmFile { demanded_pcrs: vec![0, 4, 7, 9] },
             azure: AzureFile {
@@ -292,6 +304,10 @@ impl PolicyFile {
             dynamic_platform: self.tdx.dynamic_platform.into(),
             cached_keys: self.tdx.cached_keys.into(),
             smt: self.tdx.smt.into(),
+            mr_config_id: (&self.tdx.mr_config_id).into(),
+            mr_owner: (&self.tdx.mr_owner).into(),
+            mr_owner_config: (&self.tdx.mr_owner_config).into(),
+            mr_seam: (&self.tdx.mr_seam).into(),
         };
         let vtpm = VtpmPolicy { demanded_pcrs: self.vtpm.demanded_pcrs.iter().copied().collect() };
         let azure = AzurePolicy {

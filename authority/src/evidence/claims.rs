@@ -121,6 +121,37 @@ pub enum PckFlag {
     Yes,
 }
 
+/// How Intel's collateral stands to one part of a TDX platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcbStanding {
+    /// Status of the level that the part reaches.
+    pub status: TcbStatus,
+    /// tcbDate of that level, unix time: how old the newest known weakness is that the part is free of.
+    pub date: u64,
+    /// Advisories of that level.
+    pub advisory_ids: Vec<String>,
+}
+
+/// A TDX module of a version that Intel lists by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleTcb {
+    /// Intel's id of the version, for example `TDX_03`.
+    pub id: String,
+    /// ISVSVN, the first byte of TEE_TCB_SVN.
+    pub isvsvn: u8,
+    /// The level that it reaches.
+    pub tcb: TcbStanding,
+}
+
+/// The quoting enclave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotingEnclaveTcb {
+    /// ISVSVN of its report.
+    pub isvsvn: u16,
+    /// The level that it reaches.
+    pub tcb: TcbStanding,
+}
+
 /// Claims of a TDX quote and of the collateral that it was verified with (TDX DCAP quote format 4 and 5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TdxClaims {
@@ -144,14 +175,28 @@ pub struct TdxClaims {
     pub mr_seam: [u8; 48],
     /// MRSERVICETD of the bound service TDs; absent in a TD 1.0 body, zero where none is bound.
     pub mr_service_td: Option<[u8; 48]>,
-    /// TEE_TCB_SVN.
+    /// TEE_TCB_SVN: what the TD was launched on.
     pub tee_tcb_svn: [u8; 16],
+    /// TEE_TCB_SVN2: what runs now; absent in a TD 1.0 body.
+    pub tee_tcb_svn2: Option<[u8; 16]>,
     /// Status of the platform, the worst of its parts.
     pub tcb_status: TcbStatus,
-    /// Advisories that apply to the platform at that status, for example `INTEL-SA-00615`.
+    /// The same for what runs now, where the quote states it.
+    pub current_status: Option<TcbStatus>,
+    /// Advisories that apply to any part, now or at launch, for example `INTEL-SA-00615`; sorted.
     pub advisory_ids: Vec<String>,
+    /// The platform without its TDX module and quoting enclave.
+    pub platform: TcbStanding,
+    /// The TDX module that the TD was launched on; absent for one of version 0, which is judged with the platform.
+    pub module: Option<ModuleTcb>,
+    /// The quoting enclave.
+    pub quoting_enclave: QuotingEnclaveTcb,
     /// The lower tcbEvaluationDataNumber of TCB info and QE identity: how new the collateral is.
     pub tcb_evaluation_number: u32,
+    /// First second, unix time, at which every certificate, list and document that was used was valid.
+    pub collateral_from: u64,
+    /// The last such second.
+    pub collateral_until: u64,
     /// FMSPC of the platform.
     pub fmspc: [u8; 6],
     /// Whether processor packages may be added to the platform.

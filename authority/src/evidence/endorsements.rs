@@ -63,6 +63,14 @@ pub enum EndorsementError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A part of Intel's collateral is whole and was not signed under the root that it was handed in with.
+    #[error("{file} of Intel: {reason}; import it with its own root")]
+    Foreign {
+        /// Which part.
+        file: &'static str,
+        /// Whose it is not.
+        reason: String,
+    },
 }
 
 impl EndorsementError {

@@ -24,8 +24,8 @@ use inwit_protocol::refusal::{Refusal, RefusalCode};
 
 pub use appraise::{Appraised, Judged};
 pub use claims::{
-    AttestationKeyTrust, AzureClaims, AzureTee, BootEvent, Claims, FirmwareVersion, PckFlag, RuntimeClaims, SnpClaims,
-    SnpSigner, TdxClaims, VtpmClaims,
+    AttestationKeyTrust, AzureClaims, AzureTee, BootEvent, Claims, FirmwareVersion, ModuleTcb, PckFlag,
+    QuotingEnclaveTcb, RuntimeClaims, SnpClaims, SnpSigner, TcbStanding, TdxClaims, VtpmClaims,
 };
 pub use endorsements::{Dated, EndorsementError, Endorsements};
 pub use policy::{

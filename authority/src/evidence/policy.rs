@@ -92,6 +92,14 @@ pub struct TdxPolicy {
     pub cached_keys: Permission,
     /// Platforms with simultaneous multithreading.
     pub smt: Permission,
+    /// MRCONFIGID, which the host chose at launch, usually as the digest of a configuration.
+    pub mr_config_id: Demanded<[u8; 48]>,
+    /// MROWNER, which the host chose at launch.
+    pub mr_owner: Demanded<[u8; 48]>,
+    /// MROWNERCONFIG, which the host chose at launch.
+    pub mr_owner_config: Demanded<[u8; 48]>,
+    /// MRSEAM: the TDX module by its measurement. The module's signer, version and status are judged in any case.
+    pub mr_seam: Demanded<[u8; 48]>,
 }
 
 /// What is demanded of a TPM and its Reference Values.

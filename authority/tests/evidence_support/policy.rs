@@ -41,6 +41,10 @@ pub fn tdx() -> TdxPolicy {
         dynamic_platform: Permission::Allowed,
         cached_keys: Permission::Allowed,
         smt: Permission::Allowed,
+        mr_config_id: Demanded::Any,
+        mr_owner: Demanded::Any,
+        mr_owner_config: Demanded::Any,
+        mr_seam: Demanded::Any,
     }
 }
 

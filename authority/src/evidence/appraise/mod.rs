@@ -121,6 +121,10 @@ mod tests {
             dynamic_platform: Permission::Allowed,
             cached_keys: Permission::Allowed,
             smt: Permission::Allowed,
+            mr_config_id: Demanded::Any,
+            mr_owner: Demanded::Any,
+            mr_owner_config: Demanded::Any,
+            mr_seam: Demanded::Any,
         };
         let vtpm = VtpmPolicy { demanded_pcrs: [0, 4, 7, 9].into() };
         let azure = AzurePolicy {

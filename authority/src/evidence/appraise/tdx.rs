@@ -4,12 +4,20 @@
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 
 use crate::evidence::claims::{PckFlag, TdxClaims};
+use crate::evidence::fields::Short;
 use crate::evidence::policy::{Permission, TdxPolicy};
 
+/// XFAM bits that must be one, and those that may be (TDX module ABI 348551, "XFAM").
+const XFAM_DEMANDED: u64 = 0x3;
+const XFAM_KNOWN: u64 = 0x6_dbe7;
+
 pub(super) fn appraise(claims: &TdxClaims, policy: &TdxPolicy) -> Result<(), Refusal> {
+    attributes(claims)?;
     modes(claims)?;
+    features(claims)?;
     status(claims, policy)?;
-    flags(claims, policy)
+    flags(claims, policy)?;
+    registers(claims, policy)
 }
 
 /// Modes in which somebody else can read or steer the TD. No policy allows them.
@@ -30,6 +38,27 @@ fn modes(claims: &TdxClaims) -> Result<(), Refusal> {
         Some((_, code, cause)) => Err(Refusal::new(code, cause)),
         None => Ok(()),
     }
+}
+
+/// An attribute whose meaning is not known may open the TD in a way that nobody has judged.
+fn attributes(claims: &TdxClaims) -> Result<(), Refusal> {
+    match claims.td_attributes.reserved() {
+        0 => Ok(()),
+        reserved => {
+            let cause = format!("reserved bits {reserved:#x} of TDATTRIBUTES are set");
+            Err(Refusal::new(RefusalCode::PolicyForbids, cause))
+        }
+    }
+}
+
+/// The same for CPU features.
+fn features(claims: &TdxClaims) -> Result<(), Refusal> {
+    let xfam = claims.xfam;
+    if xfam & XFAM_DEMANDED != XFAM_DEMANDED || xfam & !XFAM_KNOWN != 0 {
+        let cause = format!("XFAM {xfam:#x} lacks a demanded CPU feature or has one that is not known here");
+        return Err(Refusal::new(RefusalCode::Unsupported, cause));
+    }
+    Ok(())
 }
 
 fn status(claims: &TdxClaims, policy: &TdxPolicy) -> Result<(), Refusal> {
@@ -67,4 +96,21 @@ fn flags(claims: &TdxClaims, policy: &TdxPolicy) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// What the host chose at launch, and the module by its measurement.
+fn registers(claims: &TdxClaims, policy: &TdxPolicy) -> Result<(), Refusal> {
+    let registers = [
+        ("MRCONFIGID", &claims.mr_config_id, &policy.mr_config_id),
+        ("MROWNER", &claims.mr_owner, &policy.mr_owner),
+        ("MROWNERCONFIG", &claims.mr_owner_config, &policy.mr_owner_config),
+        ("MRSEAM", &claims.mr_seam, &policy.mr_seam),
+    ];
+    match registers.into_iter().find(|(_, value, demanded)| !demanded.admits(value)) {
+        Some((name, value, _)) => {
+            let cause = format!("{name} ({}) is not one that policy names", Short(value));
+            Err(Refusal::new(RefusalCode::PolicyForbids, cause))
+        }
+        None => Ok(()),
+    }
 }

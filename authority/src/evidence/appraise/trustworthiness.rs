@@ -148,7 +148,10 @@ mod tests {
     use inwit_protocol::ear::Tier;
 
     use super::*;
-    use crate::evidence::claims::{AttestationKeyTrust, AzureClaims, FirmwareVersion, PckFlag, SnpSigner, VtpmClaims};
+    use crate::evidence::claims::{
+        AttestationKeyTrust, AzureClaims, FirmwareVersion, PckFlag, QuotingEnclaveTcb, SnpSigner, TcbStanding,
+        VtpmClaims,
+    };
     use crate::evidence::snp::{GuestPolicy, PlatformInfo, Product, SnpTcb};
     use crate::evidence::tdx::TdAttributes;
 
@@ -187,6 +190,10 @@ mod tests {
         }))
     }
 
+    fn current() -> TcbStanding {
+        TcbStanding { status: TcbStatus::UpToDate, date: 0, advisory_ids: vec![] }
+    }
+
     fn tdx(attributes: u64, tcb_status: TcbStatus, advisories: &[&str], mr_service_td: Option<[u8; 48]>) -> Claims {
         Claims::Tdx(Box::new(TdxClaims {
             version: 4,
@@ -200,9 +207,16 @@ mod tests {
             mr_seam: [4; 48],
             mr_service_td,
             tee_tcb_svn: [5; 16],
+            tee_tcb_svn2: None,
             tcb_status,
+            current_status: None,
             advisory_ids: advisories.iter().map(|id| (*id).to_owned()).collect(),
+            platform: current(),
+            module: None,
+            quoting_enclave: QuotingEnclaveTcb { isvsvn: 4, tcb: current() },
             tcb_evaluation_number: 17,
+            collateral_from: 0,
+            collateral_until: 1,
             fmspc: [6; 6],
             dynamic_platform: PckFlag::No,
             cached_keys: PckFlag::No,

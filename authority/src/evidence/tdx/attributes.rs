@@ -3,6 +3,9 @@
 
 use std::fmt;
 
+/// Bits that the module's ABI names; attestation verifiers have to reject the others (revision 008, table 3.23).
+const NAMED: u64 = 0x71 | 0x7f << 16 | 0x1f << 27 | 3 << 62;
+
 /// TDATTRIBUTES as given at launch and enforced by the TDX module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TdAttributes(u64);
@@ -39,6 +42,11 @@ impl TdAttributes {
     /// Bit 29: a migration TD can read the TD.
     pub fn migratable(self) -> bool {
         self.bit(29)
+    }
+
+    /// Bits that nobody has given a meaning yet.
+    pub fn reserved(self) -> u64 {
+        self.0 & !NAMED
     }
 
     /// Bit 63: the TD may use performance monitoring.
@@ -136,6 +144,15 @@ mod tests {
         assert!(TdAttributes::of([1, 0, 0, 0, 0, 0, 0, 0]).under_debug());
         assert!(TdAttributes::of([0x10, 0, 0, 0, 0, 0, 0, 0]).under_debug());
         assert!(TdAttributes::of([0, 0, 0, 0x20, 0, 0, 0, 0]).migratable());
+    }
+
+    #[test]
+    fn the_bits_without_a_name_are_those_that_another_reader_finds() {
+        for number in 0..64u32 {
+            let bytes = (1u64 << number).to_le_bytes();
+            let theirs = dcap_qvl::quote::TDAttributes::parse(bytes).unwrap();
+            assert_eq!(TdAttributes::of(bytes).reserved() != 0, theirs.reserved != 0, "bit {number}");
+        }
     }
 
     #[test]

@@ -1,7 +1,5 @@
-//! The outer form of a TDX quote, version 4 and 5, read strictly before the quote verification library sees it (TDX DCAP
-//! quote format; integers little-endian). The library passes over bytes after the structures that it reads; here every
-//! byte has its place, but for zero padding, which configfs really returns. (The PEM text around the certificates can still
-//! be written in more than one way: a quote's digest is no identity.)
+//! The outer form of a TDX quote, version 4 and 5 (TDX DCAP quote format; integers little-endian). Every byte has its place,
+//! but for zero padding, which configfs really returns. Names the parts and believes none of them.
 
 use thiserror::Error;
 
@@ -42,12 +40,23 @@ pub(crate) enum EnvelopeError {
     Length,
 }
 
-/// Where the parts of a quote are.
+/// The parts of a quote.
 #[derive(Debug)]
 pub(crate) struct Envelope<'a> {
     pub(crate) version: u16,
-    /// The quote without padding.
-    pub(crate) quote: &'a [u8],
+    /// Header and body, with the body's description in version 5: what the attestation key signed.
+    pub(crate) signed: &'a [u8],
+    /// TD report body of 584 or 648 bytes.
+    pub(crate) body: &'a [u8],
+    /// r ‖ s over `signed`.
+    pub(crate) signature: &'a [u8; 64],
+    /// x ‖ y.
+    pub(crate) attestation_key: &'a [u8; 64],
+    /// REPORT body of the quoting enclave, and r ‖ s over it.
+    pub(crate) enclave_report: &'a [u8; 384],
+    pub(crate) enclave_signature: &'a [u8; 64],
+    /// What the quoting enclave's report data covers beside the attestation key.
+    pub(crate) authentication_data: &'a [u8],
     /// PCK certificate, its issuer and the root, PEM as the quote carries it.
     pub(crate) pck_chain: &'a [u8],
 }
@@ -76,38 +85,49 @@ impl<'a> Envelope<'a> {
         if (kind, size) != BODY_1_0 && (kind, size) != BODY_1_5 {
             return Err(EnvelopeError::Body(kind, size));
         }
-        fields.block(length(size)?)?;
+        let body = fields.block(length(size)?)?;
+        let after = fields.remainder().len();
+        let signed = bytes.len().checked_sub(after).and_then(|length| bytes.get(..length));
         let signature_length = length(fields.u32_le()?)?;
-        let pck_chain = pck_chain(fields.block(signature_length)?)?;
+        let mut data = Fields::of(fields.block(signature_length)?, SIGNATURE_DATA);
         let padding = fields.remainder().len();
         fields.zeros(padding)?;
-        let used = bytes.len().checked_sub(padding).ok_or(EnvelopeError::Length)?;
-        Ok(Self { version, quote: bytes.get(..used).ok_or(EnvelopeError::Length)?, pck_chain })
+        let (signature, attestation_key) = (exactly(data.block(64)?)?, exactly(data.block(64)?)?);
+        let certification = certified(&mut data, QE_REPORT_CERTIFICATION)?;
+        data.end()?;
+        let mut certification = Fields::of(certification, CERTIFICATION);
+        let (enclave_report, enclave_signature) =
+            (exactly(certification.block(384)?)?, exactly(certification.block(64)?)?);
+        let count = usize::from(certification.u16_le()?);
+        let authentication_data = certification.block(count)?;
+        let pck_chain = certified(&mut certification, PCK_CHAIN)?;
+        certification.end()?;
+        Ok(Self {
+            version,
+            signed: signed.ok_or(EnvelopeError::Length)?,
+            body,
+            signature,
+            attestation_key,
+            enclave_report,
+            enclave_signature,
+            authentication_data,
+            pck_chain,
+        })
     }
 }
 
-/// Walks signature, attestation key, QE report with its signature and data, down to the certificate chain.
-fn pck_chain(signature_data: &[u8]) -> Result<&[u8], EnvelopeError> {
-    let mut fields = Fields::of(signature_data, SIGNATURE_DATA);
-    fields.block(128)?; // signature and attestation key
+/// Certification data, which must be of this type.
+fn certified<'a>(fields: &mut Fields<'a>, expected: u16) -> Result<&'a [u8], EnvelopeError> {
     match fields.u16_le()? {
-        QE_REPORT_CERTIFICATION => {}
+        kind if kind == expected => {}
         other => return Err(EnvelopeError::Certification(other)),
     }
     let size = length(fields.u32_le()?)?;
-    let mut certification = Fields::of(fields.block(size)?, CERTIFICATION);
-    fields.end()?;
-    certification.block(384 + 64)?; // QE report and its signature
-    let data = usize::from(certification.u16_le()?);
-    certification.block(data)?;
-    match certification.u16_le()? {
-        PCK_CHAIN => {}
-        other => return Err(EnvelopeError::Certification(other)),
-    }
-    let size = length(certification.u32_le()?)?;
-    let chain = certification.block(size)?;
-    certification.end()?;
-    Ok(chain)
+    Ok(fields.block(size)?)
+}
+
+fn exactly<const N: usize>(block: &[u8]) -> Result<&[u8; N], EnvelopeError> {
+    block.try_into().map_err(|_| EnvelopeError::Length)
 }
 
 fn length(value: u32) -> Result<usize, EnvelopeError> {
@@ -145,7 +165,9 @@ mod tests {
         {
             assert_eq!(Envelope::parse(&bytes).unwrap().pck_chain, b"chain");
             let padded = [&bytes[..], &[0; 99]].concat();
-            assert_eq!(Envelope::parse(&padded).unwrap().quote, bytes);
+            let (padded, bare) = (Envelope::parse(&padded).unwrap(), Envelope::parse(&bytes).unwrap());
+            assert_eq!((padded.signed, padded.body), (bare.signed, bare.body));
+            assert!(bare.signed.ends_with(bare.body) && bytes.starts_with(bare.signed));
             let spoilt = [&bytes[..], &[0; 99], &[1]].concat();
             let error = Envelope::parse(&spoilt).err();
             assert_eq!(error, Some(EnvelopeError::Field(FieldError::Reserved(QUOTE))));

@@ -1,88 +1,44 @@
-//! TDX: from a quote and what is configured to authenticated claims. The chain, the quoting enclave, the TCB levels and
-//! the signatures are the quote verification library's part (`dcap-qvl`, with the configured root); around it stand the
-//! strict outer form, the root by value, the choice of collateral, and the checks that the library leaves to its caller.
-//! Trusts nothing that came with the quote; reads no network.
+//! TDX: from a quote and what is configured to authenticated claims, in the steps of Intel's algorithm (quote verification
+//! library 4.1.2.4), each in its own file: outer form, PCK chain, collateral, quoting enclave, the quote's own signature,
+//! then what the platform is. Trusts nothing that came with the quote; reads no network.
+//!
+//! Authentic says what Intel's hardware stated, agreeable or not: modes, attributes and statuses are judged by the
+//! appraisal. Only what Intel has revoked, or does not know, is not authentic.
+//!
+//! A quote's digest is no identity. ECDSA lets anybody write a signature (r, s) as (r, n − s), for the quote and for the
+//! PCK certificate in it, and nobody can tell which was the first; a chain's text may end with a zero byte or without.
 
 mod attributes;
+mod body;
+mod chain;
 mod collateral;
+mod documents;
 mod envelope;
+mod issued;
+mod parts;
+mod pck;
+mod pem;
+mod quoting_enclave;
+mod refusal;
+mod tcb;
 
-use dcap_qvl::intel::parse_pck_extension;
-use dcap_qvl::quote::TDReport10;
-use dcap_qvl::verify::QuoteVerifier;
-use dcap_qvl::{PckCertFlag, QuoteClaims, QuotePolicy};
-use inwit_protocol::refusal::{Refusal, RefusalCode};
-use thiserror::Error;
+use std::sync::Arc;
 
 pub use attributes::{TcbStatus, TdAttributes};
-pub use collateral::{TdxPart, TdxRoot};
+pub use parts::{TdxPart, TdxRoot};
 
-use super::boot_log::{BootLogError, explains_rtmrs};
-use super::claims::{PckFlag, TdxClaims};
+use super::boot_log::explains_rtmrs;
+use super::claims::{ModuleTcb, QuotingEnclaveTcb, TcbStanding, TdxClaims};
+use super::crypto::ecdsa_p256;
 use super::endorsements::Endorsements;
-use super::fields::Short;
-use super::x509::{self, Window, X509Error};
-use collateral::{Collateral, NoCollateral, newest};
-use envelope::{Envelope, EnvelopeError};
-
-/// XFAM bits that must be one, and those that may be (TDX module ABI 348551, "XFAM").
-const XFAM_DEMANDED: u64 = 0x3;
-const XFAM_KNOWN: u64 = 0x6_dbe7;
-
-/// Why a TDX quote is not authentic.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub(super) enum TdxError {
-    #[error(transparent)]
-    Envelope(#[from] EnvelopeError),
-    #[error("no root for TDX is configured: import Intel's SGX root certificate and TDX collateral")]
-    NoRoot,
-    #[error("the PCK chain of the quote: {0}")]
-    Pck(#[from] X509Error),
-    #[error("the PCK chain of the quote is not PCK certificate, issuer and root")]
-    PckChain,
-    #[error("the PCK chain of the quote ends in another root than the configured one")]
-    Root,
-    #[error("a certificate of the PCK chain is outside of its validity dates")]
-    PckExpired,
-    #[error("no TDX collateral for FMSPC {0} is at hand: import it")]
-    NoCollateral(String),
-    #[error("the TDX collateral for FMSPC {0} is not current: import a fresh set")]
-    CollateralExpired(String),
-    #[error("{reason}")]
-    Library { code: RefusalCode, reason: String },
-    #[error("the quote's body is not a TD's")]
-    Body,
-    #[error("PCEID of the PCK certificate and of the TCB info differ")]
-    PceId,
-    #[error("the quoting enclave's report data is not zero after the key digest")]
-    QeReportData,
-    #[error("SEAMATTRIBUTES are not zero: the TDX module is not a production one")]
-    SeamAttributes,
-    #[error("XFAM {0:#x} lacks a demanded CPU feature or has one that is not known here")]
-    Xfam(u64),
-    #[error(transparent)]
-    BootLog(#[from] BootLogError),
-}
-
-impl From<TdxError> for Refusal {
-    fn from(error: TdxError) -> Self {
-        let code = match &error {
-            TdxError::Envelope(EnvelopeError::Field(_) | EnvelopeError::Length) | TdxError::Body => {
-                RefusalCode::Malformed
-            }
-            TdxError::Envelope(EnvelopeError::Vendor) => RefusalCode::ChainUntrusted,
-            TdxError::Envelope(_) | TdxError::Xfam(_) => RefusalCode::Unsupported,
-            TdxError::NoRoot | TdxError::NoCollateral(_) => RefusalCode::EndorsementMissing,
-            TdxError::Pck(_) | TdxError::PckChain | TdxError::Root | TdxError::PceId => RefusalCode::ChainUntrusted,
-            TdxError::PckExpired | TdxError::CollateralExpired(_) => RefusalCode::EndorsementExpired,
-            TdxError::Library { code, .. } => *code,
-            TdxError::QeReportData => RefusalCode::QuoteSignature,
-            TdxError::SeamAttributes => RefusalCode::DebugEnabled,
-            TdxError::BootLog(_) => RefusalCode::EventLogMismatch,
-        };
-        Self::new(code, error)
-    }
-}
+use body::Body;
+use chain::{Pck, Presented, Trusted};
+use collateral::{Collateral, lacking};
+use documents::Standing;
+use envelope::Envelope;
+use quoting_enclave::Enclave;
+use refusal::TdxError;
+use tcb::{Evaluated, Measured};
 
 /// What an authentic quote says, with the data that it was made over.
 pub(super) struct Authenticated {
@@ -96,116 +52,114 @@ pub(super) fn authenticate(quote: &[u8], log: &[u8], by: &Endorsements, at: u64)
     if by.tdx.is_empty() {
         return Err(TdxError::NoRoot);
     }
-    let chain = collateral::certificates(envelope.pck_chain)?;
-    let [pck, issuer, root] = chain.as_slice() else { return Err(TdxError::PckChain) };
-    // The same root may be configured several times, each with other collateral.
-    let roots = || by.tdx.iter().filter(|trusted| trusted.is(root));
-    if roots().next().is_none() {
-        return Err(TdxError::Root);
-    }
-    let certificate = x509::certificate(pck)?;
-    if !x509::common_name(certificate.subject()).is_some_and(|name| name.contains("SGX PCK Certificate")) {
-        return Err(TdxError::PckChain);
-    }
-    for der in [pck, issuer] {
-        if !Window::of(x509::certificate(der)?.validity())?.contains(at) {
-            return Err(TdxError::PckExpired);
-        }
-    }
-    let fmspc = parse_pck_extension(pck).map_err(|_| TdxError::PckChain)?.fmspc;
-    let collateral = newest(roots().flat_map(|root| root.of(fmspc)), at).map_err(|reason| match reason {
-        NoCollateral::Missing => TdxError::NoCollateral(Short(&fmspc).to_string()),
-        NoCollateral::Expired => TdxError::CollateralExpired(Short(&fmspc).to_string()),
-    })?;
-    // Debugging and service TDs are policy, judged in the appraisal; the library would refuse them without a code.
-    let verifier = QuoteVerifier::new(root.clone()).allow_debug(true).allow_service_td(true);
-    let verified = verifier
-        .verify_with_policy(envelope.quote, &collateral.documents, at, &QuotePolicy::claims_only(at))
-        .map_err(|error| library_refusal(&format!("{error:#}")))?;
-    let body = verified.report.as_td10().ok_or(TdxError::Body)?;
-    further_checks(&verified, body, collateral)?;
-    let claims = claims(envelope.version, &verified, body)?;
+    let presented = Presented::read(envelope.pck_chain)?;
+    let trusted = Trusted::of(&by.tdx, &presented.root)?;
+    let pck = presented.verify(&trusted, at).map_err(|error| lacking(error, &presented, &trusted))?;
+    let collateral = Collateral::choose(&trusted, &pck, at)?;
+    let enclave = enclave(&envelope, &trusted, &pck)?;
+    let level = enclave.level(collateral.identity)?;
+    let key = attestation_key(envelope.attestation_key);
+    ecdsa_p256(&key, envelope.signed, envelope.signature).map_err(|_| TdxError::Signature)?;
+    let body = Body::read(envelope.body)?;
+    tcb::module(collateral.info, &body.tee_tcb_svn, &body.mr_signer_seam, body.seam_attributes)?;
+    let measured = Measured {
+        components: &pck.fields.components,
+        pce_svn: pck.fields.pce_svn,
+        tee_tcb_svn: &body.tee_tcb_svn,
+        tee_tcb_svn2: body.later.as_ref().map(|(svn, _)| svn),
+        enclave: &level.standing,
+    };
+    let evaluated = tcb::evaluate(collateral.info, &measured)?;
     if !log.is_empty() {
-        explains_rtmrs(log, &claims.rtmrs)?;
+        explains_rtmrs(log, &body.rtmrs)?;
     }
-    Ok(Authenticated { report_data: body.report_data, claims })
+    let found = Found { version: envelope.version, pck: &pck, enclave: &enclave, standing: &level.standing };
+    Ok(Authenticated { report_data: body.report_data, claims: found.claims(&body, &evaluated, &collateral)? })
 }
 
-/// Checks of Intel's algorithm that the library does not make, and two that are ours.
-fn further_checks(verified: &QuoteClaims, body: &TDReport10, collateral: &Collateral) -> Result<(), TdxError> {
-    if verified.platform.pck.pce_id != collateral.pce_id {
-        return Err(TdxError::PceId);
-    }
-    if verified.qe.report.report_data.iter().skip(32).any(|byte| *byte != 0) {
-        return Err(TdxError::QeReportData);
-    }
-    if body.seam_attributes != [0; 8] {
-        return Err(TdxError::SeamAttributes);
-    }
-    let xfam = u64::from_le_bytes(body.xfam);
-    if xfam & XFAM_DEMANDED != XFAM_DEMANDED || xfam & !XFAM_KNOWN != 0 {
-        return Err(TdxError::Xfam(xfam));
-    }
-    Ok(())
+fn enclave(envelope: &Envelope<'_>, trusted: &Trusted<'_>, pck: &Pck) -> Result<Enclave, TdxError> {
+    let presented = quoting_enclave::Presented {
+        report: envelope.enclave_report,
+        signature: envelope.enclave_signature,
+        attestation_key: envelope.attestation_key,
+        authentication_data: envelope.authentication_data,
+    };
+    Ok(presented.verify(&pck.key, &trusted.first()?.caches.enclaves)?)
 }
 
-/// The library's errors are texts. What they decide here is only which code a refusal carries, never whether there is
-/// one; a text that is not known is an untrusted chain.
-fn library_refusal(reason: &str) -> TdxError {
-    const KNOWN: [(&str, RefusalCode); 15] = [
-        ("CertRevoked", RefusalCode::EndorsementRevoked),
-        ("TCB status is invalid: Revoked", RefusalCode::TcbTooOld),
-        ("No matching TCB level", RefusalCode::TcbTooOld),
-        ("is below minimum", RefusalCode::TcbTooOld),
-        ("ISV enclave report signature is invalid", RefusalCode::QuoteSignature),
-        ("Signature is invalid for qe_report", RefusalCode::QuoteSignature),
-        ("QE report hash mismatch", RefusalCode::QuoteSignature),
-        ("SEPT_VE_DISABLE", RefusalCode::PolicyForbids),
-        ("Reserved bits in TD attributes", RefusalCode::PolicyForbids),
-        ("SERVTD_EXT", RefusalCode::PolicyForbids),
-        ("TD migration is enabled", RefusalCode::DebugEnabled),
-        ("Expired", RefusalCode::EndorsementExpired),
-        ("expired", RefusalCode::EndorsementExpired),
-        ("NotValidYet", RefusalCode::EndorsementExpired),
-        ("in the future", RefusalCode::EndorsementExpired),
-    ];
-    let code = KNOWN.iter().find(|(text, _)| reason.contains(text)).map(|(_, code)| *code);
-    TdxError::Library { code: code.unwrap_or(RefusalCode::ChainUntrusted), reason: reason.to_owned() }
-}
-
-fn claims(version: u16, verified: &QuoteClaims, body: &TDReport10) -> Result<TdxClaims, TdxError> {
-    let pck = &verified.platform.pck;
-    let status = TcbStatus::of(verified.tcb.status).ok_or_else(|| library_refusal("TCB status is invalid: Revoked"))?;
-    let current = verified.platform.current_tcb_level.iter().flat_map(|level| &level.advisory_ids);
-    let mut advisory_ids: Vec<String> = verified.tcb.advisory_ids.iter().chain(current).cloned().collect();
-    advisory_ids.sort();
-    advisory_ids.dedup();
-    Ok(TdxClaims {
-        version,
-        mrtd: body.mr_td,
-        rtmrs: [body.rt_mr0, body.rt_mr1, body.rt_mr2, body.rt_mr3],
-        td_attributes: TdAttributes::of(body.td_attributes),
-        xfam: u64::from_le_bytes(body.xfam),
-        mr_config_id: body.mr_config_id,
-        mr_owner: body.mr_owner,
-        mr_owner_config: body.mr_owner_config,
-        mr_seam: body.mr_seam,
-        mr_service_td: verified.report.as_td15().map(|body| body.mr_service_td),
-        tee_tcb_svn: body.tee_tcb_svn,
-        tcb_status: status,
-        advisory_ids,
-        tcb_evaluation_number: verified.tcb.eval_data_number,
-        fmspc: pck.fmspc,
-        dynamic_platform: flag(pck.dynamic_platform),
-        cached_keys: flag(pck.cached_keys),
-        smt_enabled: flag(pck.smt_enabled),
-    })
-}
-
-fn flag(flag: PckCertFlag) -> PckFlag {
-    match flag {
-        PckCertFlag::False => PckFlag::No,
-        PckCertFlag::Undefined => PckFlag::Unstated,
-        PckCertFlag::True => PckFlag::Yes,
+/// x ‖ y as an uncompressed point.
+fn attestation_key(coordinates: &[u8; 64]) -> [u8; 65] {
+    let mut point = [4; 65];
+    if let Some((_, rest)) = point.split_first_mut() {
+        rest.copy_from_slice(coordinates);
     }
+    point
+}
+
+/// What was found beside the body and its status.
+struct Found<'a> {
+    version: u16,
+    pck: &'a Arc<Pck>,
+    enclave: &'a Enclave,
+    standing: &'a Standing,
+}
+
+impl Found<'_> {
+    fn claims(
+        &self,
+        body: &Body,
+        evaluated: &Evaluated<'_>,
+        collateral: &Collateral<'_>,
+    ) -> Result<TdxClaims, TdxError> {
+        let module = evaluated.module.map(|(identity, level)| {
+            let isvsvn = body.tee_tcb_svn[0];
+            Ok::<_, TdxError>(ModuleTcb { id: identity.id.clone(), isvsvn, tcb: standing(&level.standing)? })
+        });
+        let module = module.transpose()?;
+        let platform = standing(evaluated.platform)?;
+        let enclave = QuotingEnclaveTcb { isvsvn: self.enclave.isvsvn, tcb: standing(self.standing)? };
+        let parts = [Some(&platform), module.as_ref().map(|module| &module.tcb), Some(&enclave.tcb)];
+        let launch = parts.into_iter().flatten().flat_map(|part| &part.advisory_ids);
+        let now = evaluated.current.iter().flat_map(|current| current.advisory_ids.iter().copied().flatten());
+        let mut advisory_ids: Vec<String> = launch.chain(now).cloned().collect();
+        advisory_ids.sort();
+        advisory_ids.dedup();
+        let window =
+            issued::steady([self.pck.window, collateral.window], self.pck.window.from.max(collateral.window.from));
+        let fields = &self.pck.fields;
+        Ok(TdxClaims {
+            version: self.version,
+            mrtd: body.mrtd,
+            rtmrs: body.rtmrs,
+            td_attributes: TdAttributes::of(body.td_attributes),
+            xfam: u64::from_le_bytes(body.xfam),
+            mr_config_id: body.mr_config_id,
+            mr_owner: body.mr_owner,
+            mr_owner_config: body.mr_owner_config,
+            mr_seam: body.mr_seam,
+            mr_service_td: body.later.map(|(_, service_td)| service_td),
+            tee_tcb_svn: body.tee_tcb_svn,
+            tee_tcb_svn2: body.later.map(|(svn, _)| svn),
+            tcb_status: evaluated.status,
+            current_status: evaluated.current.as_ref().map(|current| current.status),
+            advisory_ids,
+            platform,
+            module,
+            quoting_enclave: enclave,
+            tcb_evaluation_number: collateral.info.evaluation_number.min(collateral.identity.evaluation_number),
+            collateral_from: window.from,
+            collateral_until: window.until,
+            fmspc: fields.fmspc,
+            dynamic_platform: fields.dynamic_platform,
+            cached_keys: fields.cached_keys,
+            smt_enabled: fields.smt_enabled,
+        })
+    }
+}
+
+/// One part's level as a claim. A revoked one never comes here: the whole would be.
+fn standing(standing: &Standing) -> Result<TcbStanding, TdxError> {
+    let status =
+        TcbStatus::of(standing.status).ok_or(TdxError::Tcb(tcb::TcbError::Revoked("a part of the platform")))?;
+    Ok(TcbStanding { status, date: standing.date, advisory_ids: standing.advisory_ids.clone() })
 }
