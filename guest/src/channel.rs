@@ -7,7 +7,7 @@ use inwit_protocol::primitives::{PublicKey, SigningKey};
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 use inwit_protocol::tls;
 use inwit_protocol::{ALPN, frame};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect as connect_socket, socket};
 use rustls::pki_types::ServerName;
 use std::io;
 use std::pin::Pin;
@@ -57,26 +57,27 @@ impl AsyncWrite for Relayed {
     }
 }
 
-/// Opens one stream to `address`.
+/// Opens one stream to `address`, blocking.
 ///
 /// A vsock descriptor is carried in a unix stream type: both are stream sockets, and only read, write and shutdown are
 /// used, which know no address family.
-pub async fn dial(address: &Address) -> io::Result<Relayed> {
+pub(crate) fn connect(address: &Address) -> io::Result<std::os::unix::net::UnixStream> {
     match address {
-        Address::Unix(path) => UnixStream::connect(path).await.map(Relayed),
+        Address::Unix(path) => std::os::unix::net::UnixStream::connect(path),
         Address::Vsock { cid, port } => {
-            let (cid, port) = (*cid, *port);
-            let connected = tokio::task::spawn_blocking(move || {
-                let fd = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-                connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &VsockAddr::new(cid, port))?;
-                Ok::<_, nix::Error>(fd)
-            });
-            let fd = connected.await.map_err(io::Error::other)??;
-            let stream = std::os::unix::net::UnixStream::from(fd);
-            stream.set_nonblocking(true)?;
-            UnixStream::from_std(stream).map(Relayed)
+            let fd = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+            connect_socket(std::os::fd::AsRawFd::as_raw_fd(&fd), &VsockAddr::new(*cid, *port))?;
+            Ok(fd.into())
         }
     }
+}
+
+/// Opens one stream to `address`.
+pub async fn dial(address: &Address) -> io::Result<Relayed> {
+    let address = address.clone();
+    let stream = tokio::task::spawn_blocking(move || connect(&address)).await.map_err(io::Error::other)??;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream).map(Relayed)
 }
 
 async fn dial_patiently(address: &Address) -> Result<Relayed, Refusal> {

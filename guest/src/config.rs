@@ -80,6 +80,8 @@ pub struct MeasuredConfig {
     pub tpm: PathBuf,
     /// The firmware's event log.
     pub event_log: PathBuf,
+    /// Where Azure's host turns a TDREPORT into a quote (HTTP, `POST /acc/tdquote`).
+    pub td_quote_service: Option<Address>,
     /// Block device of the sealed disk and the name of its secret.
     pub disk: Option<(PathBuf, String)>,
     /// Secrets handed to the workload as files under `<run>/secrets`.
@@ -142,6 +144,7 @@ struct Draft {
     tsm_root: Option<PathBuf>,
     tpm: Option<PathBuf>,
     event_log: Option<PathBuf>,
+    td_quote_service: Option<Address>,
     disk: Option<(PathBuf, String)>,
     secret_files: Vec<String>,
     workload: Option<Vec<String>>,
@@ -181,6 +184,7 @@ impl Draft {
             "tsm-root" => once(&mut self.tsm_root, path(value, line)?, line),
             "tpm" => once(&mut self.tpm, path(value, line)?, line),
             "event-log" => once(&mut self.event_log, path(value, line)?, line),
+            "td-quote-service" => once(&mut self.td_quote_service, address(value, line)?, line),
             "disk" => once(&mut self.disk, disk(value, line)?, line),
             "secret-file" => push(&mut self.secret_files, name(value, line)?, "secret-file"),
             "workload" => once(&mut self.workload, command(value, line)?, line),
@@ -216,6 +220,7 @@ impl Draft {
             tsm_root: default(self.tsm_root, "/sys/kernel/config/tsm/report"),
             tpm: default(self.tpm, "/dev/tpmrm0"),
             event_log: default(self.event_log, "/sys/kernel/security/tpm0/binary_bios_measurements"),
+            td_quote_service: self.td_quote_service,
             disk: self.disk,
             secret_files: self.secret_files,
             workload: self.workload.ok_or(ConfigError::Missing("workload"))?,
@@ -320,6 +325,10 @@ mod tests {
         assert_eq!(config.digest, sha256(GOOD.as_bytes()));
         assert_eq!(config.authority, Address::Vsock { cid: 2, port: 4050 });
         assert_eq!(config.modules[1].absence, Absence::Expect);
+        assert_eq!(config.td_quote_service, None);
+        let with = format!("{GOOD}td-quote-service = unix:/run/quotes.sock\n");
+        let with = MeasuredConfig::parse(with.as_bytes()).unwrap();
+        assert_eq!(with.td_quote_service, Some(Address::Unix("/run/quotes.sock".into())));
         assert_eq!(config.workload, ["/workload/hello", "--loud"]);
         assert_eq!(config.outlets[0].peer.uri(), "spiffe://demo.example/greeter");
     }

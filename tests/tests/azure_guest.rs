@@ -8,7 +8,7 @@ use inwit_protocol::binding::qualifying_data;
 use inwit_protocol::evidence::{AgentRegister, Evidence, Platform};
 use inwit_protocol::primitives::sha256;
 use inwit_protocol::refusal::RefusalCode::*;
-use inwit_tests::hardware::azure::{ATTESTATION_KEY, Maker, REPORT_INDEX};
+use inwit_tests::hardware::azure::{ATTESTATION_KEY, Maker, QuoteFault, QuoteService, REPORT_INDEX};
 use inwit_tests::hardware::{IntelTestRoot, Machine, Paravisor, SnpMachine, TdxMachine};
 use inwit_tests::stage::now;
 use inwit_tests::stage::trust::open_tpm;
@@ -23,9 +23,14 @@ fn snp(ground: &Ground) -> Machine {
     Machine::from(SnpMachine::new(&ground.amd_root(), [0xa2; 48]).unwrap())
 }
 
-fn tdx() -> Machine {
+fn tdx() -> TdxMachine {
     let root = Arc::new(IntelTestRoot::generate(now()).unwrap());
-    Machine::from(TdxMachine::new(&root, [0xa2; 48], [[0; 48]; 4]).unwrap())
+    TdxMachine::new(&root, [0xa2; 48], [[0; 48]; 4]).unwrap()
+}
+
+/// Azure's quoting service, where the guest's configuration looks for it.
+fn quoting(rig: &Rig<'_>, machine: &TdxMachine) -> QuoteService {
+    QuoteService::listen(&rig.path().join("td-quote.sock"), machine.clone()).unwrap()
 }
 
 /// A TPM in the rig's folder, as its maker left it, served to processes.
@@ -49,15 +54,14 @@ fn sent(rig: &Rig<'_>) -> (Evidence, [u8; 32]) {
     asked.lock().unwrap().take().unwrap()
 }
 
+/// Gives the TDX quote that was sent.
 #[track_caller]
-fn sends_what_the_tpm_says(platform: Platform, machine: impl FnOnce(&Ground) -> Machine) {
-    let Some(ground) = process_ground(&format!("a guest on {platform}")) else { return };
-    let rig = Rig::on_nothing(&ground);
-    let paravisor = Paravisor::on(machine(&ground));
+fn assert_sends_what_the_tpm_says(rig: &Rig<'_>, platform: Platform, machine: Machine) -> Option<Vec<u8>> {
+    let paravisor = Paravisor::on(machine);
     let mut provisioned = None;
-    let tpm = served(&rig, |tpm| provisioned = Some(paravisor.provision(tpm).unwrap()));
+    let tpm = served(rig, |tpm| provisioned = Some(paravisor.provision(tpm).unwrap()));
     std::fs::write(rig.path().join("event-log"), b"an event log").unwrap();
-    let (evidence, qualifying) = sent(&rig);
+    let (evidence, qualifying) = sent(rig);
     assert_eq!((evidence.platform, evidence.agent_register), (platform, AgentRegister::Pcr(15)));
     assert_eq!((evidence.endorsements.len(), evidence.event_log.as_slice()), (0, &b"an event log"[..]));
     let quote = AzureQuote::parse(&evidence.quote).unwrap();
@@ -69,16 +73,56 @@ fn sends_what_the_tpm_says(platform: Platform, machine: impl FnOnce(&Ground) -> 
     assert_eq!(quoted.pcrs, open_tpm(tpm.socket()).unwrap().pcrs().unwrap());
     let event = sha256(&rig.agent().event());
     assert_eq!(quoted.pcrs[15], sha256(&[[0; 32], event].concat()), "the agent's register");
+    quote.td_quote
 }
 
 #[test]
 fn evidence_on_azure_snp() {
-    sends_what_the_tpm_says(Platform::AzureSnp, snp);
+    let Some(ground) = process_ground("a guest on azure-snp") else { return };
+    let td_quote = assert_sends_what_the_tpm_says(&Rig::on_nothing(&ground), Platform::AzureSnp, snp(&ground));
+    assert_eq!(td_quote, None);
 }
 
 #[test]
 fn evidence_on_azure_tdx() {
-    sends_what_the_tpm_says(Platform::AzureTdx, |_| tdx());
+    let Some(ground) = process_ground("a guest on azure-tdx") else { return };
+    let (rig, machine) = (Rig::on_nothing(&ground), tdx());
+    let service = quoting(&rig, &machine);
+    let td_quote = assert_sends_what_the_tpm_says(&rig, Platform::AzureTdx, Machine::from(machine.clone())).unwrap();
+    assert_eq!((&td_quote[..2], &td_quote[184..232]), (&[4, 0][..], &machine.mrtd[..]));
+    assert_eq!(service.answered(), 1);
+}
+
+/// Where the configuration names no service, the Evidence goes without the quote, for the Verifier to say so.
+#[test]
+fn evidence_on_azure_tdx_without_a_service() {
+    let Some(ground) = process_ground("azure-tdx without a quote") else { return };
+    let rig = Rig::on_nothing(&ground);
+    let text = std::fs::read_to_string(&rig.configuration).unwrap();
+    let without: Vec<&str> = text.lines().filter(|line| !line.starts_with("td-quote-service")).collect();
+    std::fs::write(&rig.configuration, without.join("\n")).unwrap();
+    assert_eq!(assert_sends_what_the_tpm_says(&rig, Platform::AzureTdx, Machine::from(tdx())), None);
+}
+
+#[test]
+fn a_quoting_service_that_is_gone_or_lies() {
+    let Some(ground) = process_ground("a lying quoting service") else { return };
+    let (rig, machine) = (Rig::on_nothing(&ground), tdx());
+    let paravisor = Paravisor::on(Machine::from(machine.clone()));
+    let _tpm = served(&rig, |tpm| drop(paravisor.provision(tpm).unwrap()));
+    rig.impostor(Arc::clone(&rig.key), Box::new(|asked| asked.signed(&asked.grant())));
+    rig.assert_refused(&rig.run(), AttesterFailed);
+    let service = quoting(&rig, &machine);
+    for (fault, cause) in [
+        (QuoteFault::Error, "does not say 200"),
+        (QuoteFault::OtherReport, "not one over the report"),
+        (QuoteFault::Cut, "not as long as it says"),
+    ] {
+        service.set_fault(fault);
+        let run = rig.run();
+        rig.assert_refused(&run, AttesterFailed);
+        assert!(run.text().contains(cause), "{}", run.text());
+    }
 }
 
 #[test]

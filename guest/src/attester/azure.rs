@@ -2,7 +2,9 @@
 //! guest holds it, runs the TPM, and leaves a report in NV memory that vouches for the TPM's key (OpenHCL, "HCL report").
 //! The report is read and passed on; only the TPM's quote is made for a binding. Believes neither: the Verifier does the sums.
 
+use super::td_quote;
 use super::vtpm::{Vtpm, failed};
+use crate::config::Address;
 use crate::tpm::{Tpm, TpmError, response};
 use inwit_protocol::azure::{AzureQuote, HCL_REPORT_LIMIT, TpmAttestation};
 use inwit_protocol::binding::{Agent, EncodedBinding, qualifying_data};
@@ -15,9 +17,10 @@ const REPORT_INDEX: u32 = 0x0140_0001;
 const ATTESTATION_KEY: u32 = 0x8100_0003;
 /// First bytes of a report.
 const SIGNATURE: &[u8; 4] = b"HCLA";
-/// Where the report says what hardware it is from, u32 little-endian: after the header of 32 bytes, the slot of 1,184 for
-/// the hardware's report, and two words.
-const REPORT_TYPE: usize = 32 + 1_184 + 8;
+/// Where the hardware's report is: after the header.
+const HARDWARE_REPORT: usize = 32;
+/// Where the report says what hardware it is from, u32 little-endian: after the slot of 1,184 bytes and two words.
+const REPORT_TYPE: usize = HARDWARE_REPORT + 1_184 + 8;
 /// Tries to read the same report twice.
 const TRIES: u32 = 5;
 
@@ -25,15 +28,16 @@ const TRIES: u32 = 5;
 pub struct Azure {
     vtpm: Vtpm,
     platform: Platform,
+    quote_service: Option<Address>,
 }
 
 impl Azure {
     /// Looks for the paravisor's report in a TPM, and gives the TPM back if there is none.
-    pub(super) fn find(vtpm: Vtpm) -> Result<Result<Self, Vtpm>, Refusal> {
+    pub(super) fn find(vtpm: Vtpm, quote_service: Option<&Address>) -> Result<Result<Self, Vtpm>, Refusal> {
         let mut tpm = vtpm.open()?;
         let Some(report) = report(&mut tpm)? else { return Ok(Err(vtpm)) };
         let platform = platform(&report)?;
-        Ok(Ok(Self { vtpm, platform }))
+        Ok(Ok(Self { vtpm, platform, quote_service: quote_service.cloned() }))
     }
 
     pub(super) fn platform(&self) -> Platform {
@@ -52,16 +56,29 @@ impl Azure {
         let mut tpm = self.vtpm.open()?;
         let hcl_report = report(&mut tpm)?.filter(|report| platform(report) == Ok(self.platform));
         let hcl_report = hcl_report.ok_or_else(|| failed("the paravisor's report is gone, or another one"))?;
+        let td_quote = self.td_quote(&hcl_report)?;
         let (attest, signature) = tpm.quote(ATTESTATION_KEY, &qualifying_data(binding)).map_err(failed)?;
         let signature = response::rsassa(&signature).map_err(failed)?.to_vec();
         let tpm = TpmAttestation { attest, signature, pcrs: tpm.pcrs().map_err(failed)? };
         Ok(Evidence {
             platform: self.platform,
-            quote: AzureQuote { hcl_report, tpm: Some(tpm), td_quote: None }.encode(),
+            quote: AzureQuote { hcl_report, tpm: Some(tpm), td_quote }.encode(),
             endorsements: Vec::new(),
             event_log: self.vtpm.event_log()?,
             agent_register,
         })
+    }
+}
+
+impl Azure {
+    /// The quote over the TDREPORT inside of a report. Without a service the Verifier says that it misses it.
+    fn td_quote(&self, hcl_report: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
+        let (Platform::AzureTdx, Some(service)) = (self.platform, &self.quote_service) else { return Ok(None) };
+        let report = hcl_report.get(HARDWARE_REPORT..).and_then(|rest| rest.get(..td_quote::TD_REPORT));
+        let report = report.ok_or_else(|| failed("the paravisor's report holds no TDREPORT"))?;
+        td_quote::quote(service, report)
+            .map(Some)
+            .map_err(|error| Refusal::new(RefusalCode::AttesterFailed, format_args!("TD quote service: {error}")))
     }
 }
 

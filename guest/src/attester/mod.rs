@@ -2,6 +2,7 @@
 //! binding only: there is no way to have one over bytes of somebody's choosing.
 
 mod azure;
+pub mod td_quote;
 mod tsm;
 mod vtpm;
 
@@ -27,7 +28,9 @@ pub fn find(config: &MeasuredConfig) -> Result<Attester, Refusal> {
         return Ok(Attester::Tsm(tsm));
     }
     if let Some(vtpm) = vtpm::Vtpm::find(&config.tpm, &config.event_log) {
-        return Ok(azure::Azure::find(vtpm)?.map_or_else(Attester::Vtpm, Attester::Azure));
+        return Ok(
+            azure::Azure::find(vtpm, config.td_quote_service.as_ref())?.map_or_else(Attester::Vtpm, Attester::Azure)
+        );
     }
     let cause =
         format!("no report provider under {} and no TPM at {}", config.tsm_root.display(), config.tpm.display());

@@ -21,8 +21,8 @@ const SNP_REPORT_DATA: usize = 0x50;
 /// Length of an SNP report.
 const SNP_REPORT: usize = 1_184;
 /// Offset of REPORTDATA in a TDX quote: header 48, in version 5 a descriptor of 6, body offset 520.
-const TDX_REPORT_DATA_V4: usize = 568;
-const TDX_REPORT_DATA_V5: usize = 574;
+pub(super) const TDX_REPORT_DATA_V4: usize = 568;
+pub(super) const TDX_REPORT_DATA_V5: usize = 574;
 
 /// The kernel's report directory with a provider that is known here.
 pub struct Tsm {

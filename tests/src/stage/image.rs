@@ -26,6 +26,8 @@ const BY_PLATFORM: [&str; 2] = ["sev-guest", "tdx-guest"];
 pub const AUTHORITY_PORT: u32 = 4050;
 /// vsock port of the shim to the greeter.
 pub const GREETER_PORT: u32 = 4051;
+/// vsock port of Azure's quoting service.
+pub const QUOTE_PORT: u32 = 4052;
 /// User of the workload.
 pub const WORKLOAD_USER: u32 = 65_534;
 
@@ -75,6 +77,7 @@ pub fn configuration(settings: &Settings<'_>) -> String {
         Place::Machine => {
             let _ = writeln!(text, "authority = vsock:2:{AUTHORITY_PORT}");
             let _ = writeln!(text, "outlet = greeter vsock:2:{GREETER_PORT} {GREETER}");
+            let _ = writeln!(text, "td-quote-service = vsock:2:{QUOTE_PORT}");
             let _ = writeln!(text, "disk = /dev/vda disk");
             let _ = writeln!(text, "workload = /workload/hello /workload/payload.txt");
         }
@@ -82,6 +85,7 @@ pub fn configuration(settings: &Settings<'_>) -> String {
             let folder = folder.display();
             let _ = writeln!(text, "authority = unix:{folder}/authority.sock");
             let _ = writeln!(text, "outlet = greeter unix:{folder}/greeter.sock {GREETER}");
+            let _ = writeln!(text, "td-quote-service = unix:{folder}/td-quote.sock");
             let _ = writeln!(text, "secret-file = payload");
             let _ = writeln!(text, "workload = {} {folder}/run/secrets/payload", hello.display());
             let _ = writeln!(

@@ -13,8 +13,10 @@ use serde_json::json;
 use super::{HardwareError, Machine};
 use crate::world::swtpm::Swtpm;
 pub use maker::{Maker, OWNER, PLATFORM};
+pub use quote_service::{QuoteFault, QuoteService};
 
 mod maker;
+mod quote_service;
 
 /// NV index of the report.
 pub const REPORT_INDEX: u32 = 0x0140_0001;
@@ -135,9 +137,10 @@ impl Paravisor {
     }
 }
 
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
 /// base64url without padding (RFC 4648 section 5).
 fn base64url(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = String::new();
     for group in bytes.chunks(3) {
         let number = group.iter().chain([&0; 3]).take(3).fold(0usize, |number, byte| number << 8 | usize::from(*byte));
