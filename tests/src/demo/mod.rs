@@ -35,8 +35,9 @@ struct Options {
 }
 
 const AFTER_HELP: &str = "\
-What is real: QEMU, the kernel, its report interface, the TPM (swtpm, with --platform vtpm also OVMF's measured boot), the
-disk, every program of inwit. What is simulated: the SNP and TDX signing hardware, under test roots made on the spot.
+What is real: QEMU, the kernel, its report interface, the TPM (swtpm, with --platform vtpm and azure-* also OVMF's measured
+boot), the disk, every program of inwit. What is simulated: the SNP and TDX signing hardware, under test roots made on the
+spot, and with azure-* the paravisor that leaves its report in the TPM.
 The first run installs Debian packages (as root, or prints the line that would), fetches a kernel and builds: minutes.
 Exit codes: 0 the workload answered, 1 a fault here, 2 usage, 3 the guest was refused.";
 
@@ -45,6 +46,8 @@ enum PlatformName {
     Snp,
     Tdx,
     Vtpm,
+    AzureSnp,
+    AzureTdx,
 }
 
 impl From<PlatformName> for Platform {
@@ -53,6 +56,8 @@ impl From<PlatformName> for Platform {
             PlatformName::Snp => Self::Snp,
             PlatformName::Tdx => Self::Tdx,
             PlatformName::Vtpm => Self::Vtpm,
+            PlatformName::AzureSnp => Self::AzureSnp,
+            PlatformName::AzureTdx => Self::AzureTdx,
         }
     }
 }

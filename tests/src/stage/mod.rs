@@ -24,11 +24,6 @@ impl StageError {
     pub fn of(what: impl fmt::Display, cause: impl fmt::Display) -> Self {
         Self(format!("{what}: {cause}"))
     }
-
-    /// A platform for which the stage has no machine.
-    fn not_staged(platform: inwit_protocol::evidence::Platform) -> Self {
-        Self::of(platform, "the stage has no machine of this kind")
-    }
 }
 
 impl fmt::Display for StageError {

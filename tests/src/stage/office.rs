@@ -67,6 +67,13 @@ impl Office {
         self.run(&arguments).map(|_| ())
     }
 
+    /// Imports one file of endorsements, whatever it is.
+    pub fn import(&self, name: &str, content: &[u8]) -> Result<()> {
+        let file = self.folder.join(name);
+        std::fs::write(&file, content)?;
+        self.run(&["endorsements", "import", &file.display().to_string()]).map(|_| ())
+    }
+
     /// Seals a file system image into a disk, and stores its secret as `disk`.
     pub fn seal_disk(&self, image: &Path) -> Result<PathBuf> {
         let disk = self.folder.join("workload.disk");

@@ -1,6 +1,7 @@
 //! One play: an authority, its relays and taps, a greeter, and one guest on one platform. A twist breaks one thing; what
 //! came of it is told in an [`Outcome`] that the demonstration prints and the tests assert.
 
+mod hardware;
 mod leaks;
 mod machine;
 mod process;
@@ -13,7 +14,7 @@ use super::service::Service;
 use super::tap::{Tamper, Tap};
 use super::trust::{self, Root};
 use super::{CONFIDENTIAL, HELLO, Result};
-use crate::hardware::{Fault, Machine};
+use crate::hardware::{Fault, Machine, Paravisor};
 use crate::world::World;
 use inwit_measurements::reference::{AgentReference, Measured};
 use inwit_protocol::evidence::Platform;
@@ -43,6 +44,8 @@ pub enum Twist {
     Device(Fault),
     /// The simulated machine is changed, for example its launch policy.
     Machine(fn(&mut Machine)),
+    /// The simulated paravisor of an Azure machine is changed, for example what it says of its key.
+    Paravisor(fn(&mut Paravisor)),
     /// The hardware's root, or the TPM, is not the one that the authority knows.
     ForeignRoot,
     /// One byte of the initramfs is changed after its Reference Values were registered.
@@ -210,19 +213,6 @@ impl Play<'_> {
         let service = Service::start("inwit-shim", &mut command, &self.folder.join(format!("shim-{name}.log")))?;
         service.wait_for("ready")?;
         Ok(service)
-    }
-
-    /// The machine that answers reports, as the twist changes it.
-    fn machine(&self, root: &Root, measured: &Measured) -> Result<Option<Machine>> {
-        let foreign = match self.twist {
-            Twist::ForeignRoot if self.platform != Platform::Vtpm => Some(Root::foreign(self.platform)?),
-            _ => None,
-        };
-        let mut machine = foreign.as_ref().unwrap_or(root).machine(measured)?;
-        if let (Twist::Machine(change), Some(machine)) = (&self.twist, &mut machine) {
-            change(machine);
-        }
-        Ok(machine)
     }
 
     fn outcome(

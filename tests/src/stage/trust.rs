@@ -72,20 +72,30 @@ pub fn measure(platform: Platform, booted: &Booted<'_>, agent: &AgentReference) 
             Measured::Tdx { mrtd: Digest::from_bytes(stand_in), rtmr0: zero, rtmr1: zero, rtmr2: zero }
         }
         (Platform::Tdx, Booted::Machine { firmware, kernel, .. }) => measure_tdx(firmware, kernel)?,
-        (Platform::Vtpm, Booted::Process) => {
-            // A TPM that no firmware has touched.
-            Measured::Vtpm { pcrs: [0, 4, 7, 9].map(|pcr| (pcr, Digest::from_bytes([0; 32]))).into() }
+        (Platform::Vtpm, booted) => Measured::Vtpm { pcrs: measure_pcrs(booted)? },
+        // The hardware measures the paravisor, whose TPM measures the rest.
+        (Platform::AzureSnp, booted) => {
+            Measured::AzureSnp { launch_digest: Digest::from_bytes(sha384(PARAVISOR)), pcrs: measure_pcrs(booted)? }
         }
-        (Platform::Vtpm, Booted::Machine { firmware, kernel, pcr0 }) => {
-            let boot = MeasuredBoot { firmware, pei_volume: Digest::from_bytes([0; 32]), boot: *kernel };
-            let mut pcrs: BTreeMap<u8, Digest<32>> =
-                predict(&boot).map_err(|error| failed("PCR prediction")(&error))?;
-            let pcr0 = pcr0.ok_or_else(|| StageError::of("PCR 0", "not recorded for this firmware"))?;
-            pcrs.insert(0, Digest::from_bytes(pcr0));
-            Measured::Vtpm { pcrs }
+        (Platform::AzureTdx, booted) => {
+            Measured::AzureTdx { mrtd: Digest::from_bytes(sha384(PARAVISOR)), pcrs: measure_pcrs(booted)? }
         }
-        (Platform::AzureSnp | Platform::AzureTdx, _) => return Err(StageError::not_staged(platform)),
     })
+}
+
+/// Stands for the image of a paravisor.
+const PARAVISOR: &[u8] = b"simulated paravisor";
+
+fn measure_pcrs(booted: &Booted<'_>) -> Result<BTreeMap<u8, Digest<32>>> {
+    let Booted::Machine { firmware, kernel, pcr0 } = booted else {
+        // A TPM that no firmware has touched.
+        return Ok([0, 4, 7, 9].map(|pcr| (pcr, Digest::from_bytes([0; 32]))).into());
+    };
+    let boot = MeasuredBoot { firmware, pei_volume: Digest::from_bytes([0; 32]), boot: *kernel };
+    let mut pcrs = predict(&boot).map_err(|error| failed("PCR prediction")(&error))?;
+    let pcr0 = pcr0.ok_or_else(|| StageError::of("PCR 0", "not recorded for this firmware"))?;
+    pcrs.insert(0, Digest::from_bytes(pcr0));
+    Ok(pcrs)
 }
 
 fn measure_tdx(firmware: &[u8], kernel: &DirectKernel<'_>) -> Result<Measured> {
@@ -138,6 +148,13 @@ pub enum Root {
         /// SHA-256 of the attestation key's SubjectPublicKeyInfo.
         pin: [u8; 32],
     },
+    /// An Azure machine: a root of hardware below a software TPM in this folder.
+    Azure {
+        /// A test ARK and ASK, or a test Intel root.
+        hardware: Box<Root>,
+        /// State folder; made when the hardware is.
+        folder: PathBuf,
+    },
 }
 
 impl Root {
@@ -148,6 +165,10 @@ impl Root {
                 Self::Amd(Arc::new(AmdTestRoot::load_or_generate(&world.root().join("amd-test-root"), now())?))
             }
             Platform::Tdx => Self::Intel(Arc::new(IntelTestRoot::generate(now())?)),
+            Platform::AzureSnp | Platform::AzureTdx => {
+                let below = if platform == Platform::AzureSnp { Platform::Snp } else { Platform::Tdx };
+                Self::Azure { hardware: Box::new(Self::prepare(below, world, folder)?), folder: folder.join("tpm") }
+            }
             Platform::Vtpm => {
                 let folder = folder.join("tpm");
                 Swtpm::manufacture(&folder, EkCertificate::Absent)?;
@@ -155,17 +176,15 @@ impl Root {
                 let pin = attestation_key_pin(tpm.socket())?;
                 Self::Tpm { folder, pin }
             }
-            Platform::AzureSnp | Platform::AzureTdx => return Err(StageError::not_staged(platform)),
         })
     }
 
-    /// Another root of the same kind, which the authority does not know.
+    /// Another root of the same hardware, which the authority does not know.
     pub fn foreign(platform: Platform) -> Result<Self> {
         Ok(match platform {
-            Platform::Snp => Self::Amd(Arc::new(AmdTestRoot::generate(now())?)),
-            Platform::Tdx => Self::Intel(Arc::new(IntelTestRoot::generate(now())?)),
+            Platform::Snp | Platform::AzureSnp => Self::Amd(Arc::new(AmdTestRoot::generate(now())?)),
+            Platform::Tdx | Platform::AzureTdx => Self::Intel(Arc::new(IntelTestRoot::generate(now())?)),
             Platform::Vtpm => return Err(StageError::of("foreign root", "a TPM has none: enrol another key")),
-            Platform::AzureSnp | Platform::AzureTdx => return Err(StageError::not_staged(platform)),
         })
     }
 
@@ -178,6 +197,7 @@ impl Root {
             Ok(path)
         };
         Ok(match self {
+            Self::Azure { hardware, .. } => return hardware.endorsements(folder),
             Self::Amd(root) => {
                 let crl = write("ark.crl", &root.crl_der()?)?;
                 ("snp", "milan", vec![write("ark.der", root.ark_der())?, write("ask.der", root.ask_der())?, crl])
@@ -201,12 +221,16 @@ impl Root {
     /// The machine that reports this measurement; none for a TPM, which measures for itself.
     pub fn machine(&self, measured: &Measured) -> Result<Option<Machine>> {
         Ok(match (self, measured) {
-            (Self::Amd(root), Measured::Snp { launch_digest }) => {
+            (Self::Azure { hardware, .. }, measured) => hardware.machine(measured)?,
+            (Self::Amd(root), Measured::Snp { launch_digest } | Measured::AzureSnp { launch_digest, .. }) => {
                 Some(Machine::Snp(Box::new(SnpMachine::new(root, *launch_digest.as_bytes())?)))
             }
             (Self::Intel(root), Measured::Tdx { mrtd, rtmr0, rtmr1, rtmr2 }) => {
                 let rtmrs = [*rtmr0.as_bytes(), *rtmr1.as_bytes(), *rtmr2.as_bytes(), [0; 48]];
                 Some(Machine::Tdx(Box::new(TdxMachine::new(root, *mrtd.as_bytes(), rtmrs)?)))
+            }
+            (Self::Intel(root), Measured::AzureTdx { mrtd, .. }) => {
+                Some(Machine::Tdx(Box::new(TdxMachine::new(root, *mrtd.as_bytes(), [[0; 48]; 4])?)))
             }
             _ => None,
         })

@@ -7,6 +7,7 @@ use super::super::office::Office;
 use super::super::trust::{self, Booted, Root};
 use super::super::{CONFIDENTIAL, Result, StageError};
 use super::{Outcome, Play, Telling, Twist};
+use crate::hardware::azure::QuoteService;
 use crate::hardware::{Mailbox, StandsInFor, build_module};
 use crate::world::firmware::{Launch, ovmf};
 use crate::world::kernel::Kernel;
@@ -71,21 +72,19 @@ impl Play<'_> {
         let path = folder.join("initrd");
         std::fs::write(&path, &booted_initrd)?;
 
+        let hardware = self.hardware(office, root, &measured)?;
         let cid = 3 + std::process::id() % 60_000;
         let vsock = Vsock::start(self.world, &folder, cid)?;
         let host =
             self.host(office, &vsock.listener_path(image::AUTHORITY_PORT), &vsock.listener_path(image::GREETER_PORT))?;
-        let mailbox = match self.machine(root, &measured)? {
-            Some(machine) => Some(Mailbox::listen(&folder.join("mailbox.sock"), machine)?),
-            None => None,
-        };
+        let mailbox =
+            hardware.machine.map(|machine| Mailbox::listen(&folder.join("mailbox.sock"), machine)).transpose()?;
         if let (Twist::Device(fault), Some(mailbox)) = (&self.twist, &mailbox) {
             mailbox.device().set_fault(fault.clone());
         }
-        let tpm = match root {
-            Root::Tpm { folder, .. } => Some(Swtpm::start(folder)?),
-            _ => None,
-        };
+        let quotes = vsock.listener_path(image::QUOTE_PORT);
+        let _quotes = hardware.quoting.map(|machine| QuoteService::listen(&quotes, machine)).transpose()?;
+        let tpm = hardware.tpm.map(|folder| Swtpm::start(&folder)).transpose()?;
         let mut boot = Boot::of(&kernel.image, &path);
         boot.append = append;
         boot.vsock = Some(vsock.backend().to_path_buf());
@@ -108,12 +107,11 @@ impl Play<'_> {
         Ok(match self.platform {
             Platform::Snp => (launch(Launch::AmdSev, self.world)?, None),
             Platform::Tdx => (launch(Launch::IntelTdx, self.world)?, None),
-            Platform::Vtpm => {
+            Platform::Vtpm | Platform::AzureSnp | Platform::AzureTdx => {
                 let code = std::fs::read(ovmf()?.code)?;
                 let pcr0 = super::super::recorder::pcr0(self.world, &code, &self.folder)?;
                 (code, Some(pcr0))
             }
-            Platform::AzureSnp | Platform::AzureTdx => return Err(StageError::not_staged(self.platform)),
         })
     }
     fn seal_disk(&self, office: &Office) -> Result<PathBuf> {

@@ -8,26 +8,19 @@ use super::super::trust::{self, Booted, Root};
 use super::super::{CONFIDENTIAL, Result};
 use super::{Outcome, Play, Telling, Twist};
 use crate::hardware::TsmFs;
-use crate::world::swtpm::{EkCertificate, Swtpm};
+use crate::hardware::azure::QuoteService;
+use crate::world::swtpm::Swtpm;
 
 impl Play<'_> {
     pub(super) fn play_process(mut self, office: &Office, root: &Root) -> Result<Outcome> {
         let folder = self.folder.clone();
         let (tsm_root, log) = (folder.join("tsm"), folder.join("event-log"));
-        if !matches!(root, Root::Tpm { .. }) {
+        let socket = self.tpm_folder(root).map(|folder| folder.join("tpm.sock"));
+        if socket.is_none() {
             std::fs::create_dir_all(&tsm_root)?;
         }
         std::fs::write(&log, empty_event_log())?;
-        let tpm = match root {
-            Root::Tpm { .. } if matches!(self.twist, Twist::ForeignRoot) => {
-                let another = folder.join("another-tpm");
-                Swtpm::manufacture(&another, EkCertificate::Absent)?;
-                Some(Swtpm::serve(&another)?)
-            }
-            Root::Tpm { folder, .. } => Some(Swtpm::serve(folder)?),
-            _ => None,
-        };
-        let socket = tpm.as_ref().map_or_else(|| folder.join("no-tpm"), |tpm| tpm.socket().to_path_buf());
+        let socket = socket.unwrap_or_else(|| folder.join("no-tpm"));
         let place = Place::Process {
             folder: &folder,
             tsm_root: &tsm_root,
@@ -43,10 +36,11 @@ impl Play<'_> {
         let measured = trust::measure(self.platform, &Booted::Process, &agent)?;
         office.add_secret("payload", CONFIDENTIAL.as_bytes())?;
         self.register(office, &agent, &measured, &["payload"])?;
-        let device = match self.machine(root, &measured)? {
-            Some(machine) => Some(TsmFs::mount(&tsm_root, machine)?),
-            None => None,
-        };
+        let hardware = self.hardware(office, root, &measured)?;
+        let tpm = hardware.tpm.map(|folder| Swtpm::serve(&folder)).transpose()?;
+        let quotes = hardware.quoting.map(|machine| QuoteService::listen(&folder.join("td-quote.sock"), machine));
+        let _quotes = quotes.transpose()?;
+        let device = hardware.machine.map(|machine| TsmFs::mount(&tsm_root, machine)).transpose()?;
         if let (Twist::Device(fault), Some(device)) = (&self.twist, &device) {
             device.device().set_fault(fault.clone());
         }
@@ -54,7 +48,7 @@ impl Play<'_> {
         self.step("starting inwit-guest as an ordinary process: NOT measured, NOT isolated");
         let tell = &mut self.tell;
         let run = run_process(self.programs, &configuration, |at, line| tell(Telling::Console(at, line)))?;
-        drop(device);
+        drop((device, tpm));
         self.outcome(office, host, run, measured, 0, None)
     }
 }
