@@ -2,7 +2,9 @@
 //! RSASSA-PSS signatures as AMD makes them. Path validation itself is webpki's. Trusts no certificate: reading one says
 //! only what stands in it.
 
+use rustls_pki_types::CertificateDer;
 use thiserror::Error;
+use webpki::EndEntityCert;
 use x509_parser::certificate::{Validity, X509Certificate};
 use x509_parser::oid_registry::{OID_NIST_HASH_SHA384, OID_PKCS1_RSASSAPSS};
 use x509_parser::prelude::FromDer;
@@ -73,15 +75,25 @@ pub(crate) fn certificate(der: &[u8]) -> Result<X509Certificate<'_>, X509Error> 
     }
 }
 
+/// Demands the one encoding that DER has, of the parts outside of what is signed too, version 3, and no critical extension
+/// that nobody understands. The reader above takes some certificates that are not like that.
+pub(crate) fn strict(der: &[u8]) -> Result<(), X509Error> {
+    EndEntityCert::try_from(&CertificateDer::from(der)).map(|_| ()).map_err(|_| X509Error::Certificate)
+}
+
 /// Demands that no extension stands twice (RFC 5280 §4.2): of two, readers would differ on which one counts.
 pub(crate) fn unrepeated(certificate: &X509Certificate<'_>) -> Result<(), X509Error> {
     certificate.extensions_map().map(|_| ()).map_err(|_| X509Error::Extensions)
 }
 
-/// Demands the extensions of a certificate authority: basic constraints that say so, and the key usage that signs
-/// certificates (RFC 5280 §4.2.1.3 and §4.2.1.9). Path validation looks at the first only.
+/// Demands the extensions of a certificate authority: basic constraints that say so, the key usage that signs
+/// certificates, and no extended one that would narrow it (RFC 5280 §4.2.1.3, §4.2.1.9, §4.2.1.12). Path validation looks
+/// at the first only, and at none of a root's.
 pub(crate) fn may_issue(certificate: &X509Certificate<'_>) -> Result<(), X509Error> {
     unrepeated(certificate)?;
+    if !matches!(certificate.extended_key_usage(), Ok(None)) {
+        return Err(X509Error::Authority);
+    }
     let constraints = certificate.basic_constraints().map_err(|_| X509Error::Extensions)?;
     let usage = certificate.key_usage().map_err(|_| X509Error::Extensions)?;
     match (constraints, usage) {

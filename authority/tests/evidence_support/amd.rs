@@ -26,7 +26,7 @@ pub enum Trailer {
     Omitted,
 }
 
-fn pss(trailer: Trailer) -> Vec<u8> {
+pub fn pss(trailer: Trailer) -> Vec<u8> {
     let sha384 = seq(&[&oid(&[2, 16, 840, 1, 101, 3, 4, 2, 2]), &[5, 0]]);
     let mgf = seq(&[&oid(&[1, 2, 840, 113_549, 1, 1, 8]), &sha384]);
     let last = match trailer {
@@ -42,16 +42,20 @@ pub struct Rsa(RsaKeyPair);
 impl Rsa {
     /// 2,048 bits, where AMD has 4,096: what is tested does not depend on it, and making it takes a tenth of the time.
     pub fn generate() -> Self {
+        Self::of_bits(2_048)
+    }
+
+    fn of_bits(bits: u32) -> Self {
         // As PEM: for DER, some versions write the older form without the algorithm.
         let output = Command::new("openssl")
-            .args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"])
+            .args(["genpkey", "-algorithm", "RSA", "-pkeyopt", &format!("rsa_keygen_bits:{bits}")])
             .output()
             .expect("install the openssl program: ring makes no RSA keys");
         let pem = Pem::iter_from_buffer(&output.stdout).next().unwrap().unwrap();
         Self(RsaKeyPair::from_pkcs8(&pem.contents).expect("a PKCS #8 key from openssl"))
     }
 
-    fn spki(&self) -> Vec<u8> {
+    pub fn spki(&self) -> Vec<u8> {
         let algorithm = seq(&[&oid(&[1, 2, 840, 113_549, 1, 1, 1]), &[5, 0]]);
         seq(&[&algorithm, &bits(self.0.public_key().as_ref())])
     }
@@ -73,31 +77,53 @@ impl Rsa {
     }
 }
 
-struct Certificate<'a> {
-    serial: u8,
-    issuer: &'a str,
-    subject: &'a str,
-    window: (u64, u64),
-    spki: Vec<u8>,
-    extensions: Vec<u8>,
+/// A certificate in parts, each in DER, so that a test can change one of them before it is signed.
+#[derive(Clone)]
+pub struct Parts {
+    pub version: Vec<u8>,
+    pub serial: Vec<u8>,
+    pub algorithm: Vec<u8>,
+    pub issuer: Vec<u8>,
+    pub validity: Vec<u8>,
+    pub subject: Vec<u8>,
+    pub spki: Vec<u8>,
+    pub extensions: Vec<Vec<u8>>,
+    /// The algorithm beside the signature.
+    pub outer: Trailer,
 }
 
-impl Certificate<'_> {
-    fn signed(&self, by: &Rsa, trailer: Trailer) -> Vec<u8> {
-        let version = tlv(0xa0, &int(2));
-        let validity = seq(&[&utc(self.window.0), &utc(self.window.1)]);
-        let extensions = tlv(0xa3, &seq(&[&self.extensions]));
-        let (issuer, subject) = (name(self.issuer), name(self.subject));
-        let algorithm = pss(trailer);
-        let tbs =
-            seq(&[&version, &int(self.serial), &algorithm, &issuer, &validity, &subject, &self.spki, &extensions]);
-        by.sign(&tbs, trailer)
+impl Parts {
+    fn new(serial: u8, names: [&str; 2], window: (u64, u64), spki: Vec<u8>, trailer: Trailer) -> Self {
+        let [issuer, subject] = names.map(name);
+        Self {
+            version: tlv(0xa0, &int(2)),
+            serial: int(serial),
+            algorithm: pss(trailer),
+            issuer,
+            validity: seq(&[&utc(window.0), &utc(window.1)]),
+            subject,
+            spki,
+            extensions: vec![],
+            outer: trailer,
+        }
+    }
+
+    pub fn signed(&self, by: &Rsa) -> Vec<u8> {
+        let Self { version, serial, algorithm, issuer, validity, subject, spki, .. } = self;
+        let extensions = tlv(0xa3, &seq(&[&self.extensions.concat()]));
+        let tbs = seq(&[version, serial, algorithm, issuer, validity, subject, spki, &extensions]);
+        by.sign(&tbs, self.outer)
     }
 }
 
-fn authority_extensions(key_usage: u8) -> Vec<u8> {
+fn authority_extensions(key_usage: u8) -> Vec<Vec<u8>> {
     let constraints = extension(&[2, 5, 29, 19], CRITICAL, &seq(&[&[1, 1, 0xff]]));
-    [constraints, extension(&[2, 5, 29, 15], CRITICAL, &tlv(3, &[1, key_usage]))].concat()
+    vec![constraints, extension(&[2, 5, 29, 15], CRITICAL, &tlv(3, &[1, key_usage]))]
+}
+
+/// An extension of AMD's, by the arcs after 1.3.6.1.4.1.3704.1.
+pub fn amd_extension(tail: &[u32], value: &[u8]) -> Vec<u8> {
+    extension(&[&[1, 3, 6, 1, 4, 1, 3704, 1], tail].concat(), &[], value)
 }
 
 /// One product's root with what was issued under it.
@@ -108,6 +134,8 @@ pub struct Amd {
     pub ark_der: Vec<u8>,
     pub ask_der: Vec<u8>,
     pub asvk_der: Vec<u8>,
+    pub ark_parts: Parts,
+    pub ask_parts: Parts,
 }
 
 /// What a VEK certificate states.
@@ -133,19 +161,26 @@ pub struct Vek {
 
 impl Amd {
     pub fn new(product: Product) -> Self {
-        let (ark, ask) = (Rsa::generate(), Rsa::generate());
+        Self::of_bits(product, 2_048)
+    }
+
+    /// For measuring: AMD's own keys have 4,096 bits.
+    pub fn of_bits(product: Product, bits: u32) -> Self {
+        let (ark, ask) = (Rsa::of_bits(bits), Rsa::of_bits(bits));
         let (root, chip, cloud) = (format!("ARK-{product}"), format!("SEV-{product}"), format!("SEV-VLEK-{product}"));
         // What is under the root is valid for longer than the root, so that a test can be outside of the root's time only.
         let issue = |serial, subject: &str, key: &Rsa, usage| {
             let longer = if serial == 1 { 0 } else { 10 * DAY };
             let window = (NOW - 300 * DAY - longer, NOW + 3_000 * DAY + longer);
-            let extensions = authority_extensions(usage);
-            let certificate = Certificate { serial, issuer: &root, subject, window, spki: key.spki(), extensions };
-            certificate.signed(&ark, Trailer::Explicit)
+            let mut parts = Parts::new(serial, [&root, subject], window, key.spki(), Trailer::Explicit);
+            parts.extensions = authority_extensions(usage);
+            parts
         };
-        let ark_der = issue(1, &root, &ark, 0x06);
-        let (ask_der, asvk_der) = (issue(ASK_SERIAL, &chip, &ask, 0x04), issue(3, &cloud, &ask, 0x04));
-        Self { product, ark_der, ask_der, asvk_der, ark, ask }
+        let ark_parts = issue(1, &root, &ark, 0x06);
+        let ask_parts = issue(ASK_SERIAL, &chip, &ask, 0x04);
+        let asvk_der = issue(3, &cloud, &ask, 0x04).signed(&ark);
+        let (ark_der, ask_der) = (ark_parts.signed(&ark), ask_parts.signed(&ark));
+        Self { product, ark_der, ask_der, asvk_der, ark, ask, ark_parts, ask_parts }
     }
 
     pub fn list(&self, from: u64, until: u64, serials: &[u8]) -> Vec<u8> {
@@ -198,32 +233,33 @@ impl Amd {
     }
 
     pub fn issue(&self, fields: &VekFields) -> Vek {
+        self.issue_changed(fields, |_| {})
+    }
+
+    /// Issues a VEK after a change to its certificate's parts.
+    pub fn issue_changed(&self, fields: &VekFields, change: impl FnOnce(&mut Parts)) -> Vek {
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random).unwrap();
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, pkcs8.as_ref(), &random).unwrap();
         let curve = seq(&[&oid(&[1, 2, 840, 10_045, 2, 1]), &oid(&[1, 3, 132, 0, 34])]);
-        let certificate = Certificate {
-            serial: 0,
-            issuer: &fields.issuer,
-            subject: fields.subject,
-            window: fields.window,
-            spki: seq(&[&curve, &bits(key.public_key().as_ref())]),
-            extensions: self.vek_extensions(fields),
-        };
-        Vek { der: certificate.signed(&self.ask, fields.trailer), key }
+        let spki = seq(&[&curve, &bits(key.public_key().as_ref())]);
+        let mut parts = Parts::new(0, [&fields.issuer, fields.subject], fields.window, spki, fields.trailer);
+        parts.extensions = self.vek_extensions(fields);
+        change(&mut parts);
+        Vek { der: parts.signed(&self.ask), key }
     }
 
-    fn vek_extensions(&self, fields: &VekFields) -> Vec<u8> {
-        let amd = |tail: &[u32], value: &[u8]| extension(&[&[1, 3, 6, 1, 4, 1, 3704, 1], tail].concat(), &[], value);
-        let mut out = [amd(&[1], &int(fields.version)), amd(&[2], &tlv(0x16, fields.product_name.as_bytes()))].concat();
+    fn vek_extensions(&self, fields: &VekFields) -> Vec<Vec<u8>> {
+        let amd = amd_extension;
+        let mut out = vec![amd(&[1], &int(fields.version)), amd(&[2], &tlv(0x16, fields.product_name.as_bytes()))];
         let [a, b, c, d, .., g, h] = fields.tcb;
         let levels = match self.product {
             Product::Turin => vec![(9, a), (1, b), (2, c), (3, d), (5, 0), (6, 0), (7, 0), (8, h)],
             _ => vec![(1, a), (2, b), (4, 0), (5, 0), (6, 0), (7, 0), (3, g), (8, h)],
         };
-        levels.iter().for_each(|(level, value)| out.extend(amd(&[3, *level], &int(*value))));
-        fields.hwid.iter().for_each(|hwid| out.extend(amd(&[4], hwid)));
-        fields.provider.iter().for_each(|provider| out.extend(amd(&[5], &tlv(0x16, provider.as_bytes()))));
+        out.extend(levels.iter().map(|(level, value)| amd(&[3, *level], &int(*value))));
+        out.extend(fields.hwid.iter().map(|hwid| amd(&[4], hwid)));
+        out.extend(fields.provider.iter().map(|provider| amd(&[5], &tlv(0x16, provider.as_bytes()))));
         out
     }
 

@@ -85,6 +85,7 @@ struct Link {
 impl Link {
     fn parse(der: &[u8]) -> Result<Self, X509Error> {
         let certificate = x509::certificate(der)?;
+        x509::strict(der)?;
         x509::may_issue(&certificate)?;
         Ok(Self {
             der: der.to_vec(),
