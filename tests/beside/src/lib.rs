@@ -1,0 +1,1 @@
+//! Nothing but a place for `benches/`: what is measured lives there. Never part of a product.
