@@ -2,6 +2,7 @@
 //! simulated Azure: a paravisor's report with an RSA key made at run time, over simulated AMD and Intel roots.
 
 use std::path::Path;
+use std::sync::{Arc, LazyLock};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
@@ -132,20 +133,31 @@ pub fn intel(vectors: &Path) -> (Endorsements, u64) {
 
 /// A simulated paravisor: the attestation key that it made, and what it says of the VM.
 pub struct Paravisor {
-    key: RsaKeyPair,
+    key: Arc<RsaKeyPair>,
     pub configuration: Value,
     /// Hash type of the request data: 1 to 3.
     pub hash: u32,
 }
 
 impl Paravisor {
-    /// Of a VM that a strict policy accepts.
+    /// Of a VM that a strict policy accepts. All have one key, because it takes long to make.
     pub fn new() -> Self {
+        static KEY: LazyLock<Arc<RsaKeyPair>> =
+            LazyLock::new(|| Arc::new(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()));
+        Self::with(Arc::clone(&KEY))
+    }
+
+    /// One with a key of its own.
+    pub fn another() -> Self {
+        Self::with(Arc::new(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()))
+    }
+
+    fn with(key: Arc<RsaKeyPair>) -> Self {
         let configuration = json!({
             "console-enabled": false, "secure-boot": true, "tpm-enabled": true, "tpm-persisted": true,
             "vmUniqueId": "00000000-0000-0000-0000-000000000001",
         });
-        Self { key: RsaKeyPair::generate(KeySize::Rsa2048).unwrap(), configuration, hash: 1 }
+        Self { key, configuration, hash: 1 }
     }
 
     /// The modulus, big-endian: what RSAPublicKey holds between two headers with a zero, and the exponent.
@@ -219,4 +231,30 @@ pub fn public_key(modulus: &[u8]) -> Vec<u8> {
     let number = tlv(2, &[&[0], modulus].concat());
     let algorithm = seq(&[&oid(&[1, 2, 840, 113_549, 1, 1, 1]), &[5, 0]]);
     seq(&[&algorithm, &bits(&seq(&[&number, &tlv(2, &[1, 0, 1])]))])
+}
+
+/// A TDREPORT that says what a quote of `td` says, with a MAC that nobody can check.
+pub fn td_report(td: &super::intel::Td) -> Vec<u8> {
+    let tcb = [&[0xff, 1, 3, 0, 0, 0, 0, 0][..], &[0; 231]].concat();
+    let info = [
+        &td.attributes.to_le_bytes()[..],
+        &td.xfam.to_le_bytes(),
+        &td.mrtd,
+        &[0; 3 * 48],
+        td.rtmrs.as_flattened(),
+        &[0; 112],
+    ]
+    .concat();
+    let mut report = [&[0x81][..], &[0; 15], &[6; 16], &[0; 96], &td.report_data, &[0; 32], &[0xac; 32]].concat();
+    report.extend([tcb, vec![0; 17], info].concat());
+    seal(&mut report);
+    report
+}
+
+/// Puts the hashes inside of a TDREPORT right.
+pub fn seal(report: &mut [u8]) {
+    use aws_lc_rs::digest::{SHA384, digest};
+    let (tcb, info) = (digest(&SHA384, &report[256..495]), digest(&SHA384, &report[512..]));
+    report[32..80].copy_from_slice(tcb.as_ref());
+    report[80..128].copy_from_slice(info.as_ref());
 }
