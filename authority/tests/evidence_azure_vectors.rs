@@ -185,6 +185,49 @@ fn tdx_quotes(vectors: &Path) -> [AzureQuote; 3] {
 }
 
 #[test]
+fn a_real_tdx_machine_is_authentic_and_refused_for_a_td_whose_pages_can_be_pulled() {
+    let Some(vectors) = vectors_or_say(3, "forms of an Azure TDX machine") else { return };
+    let (by, at) = azure::intel(&vectors);
+    for quote in tdx_quotes(&vectors) {
+        let authentic = authenticate(&azure::tdx(&quote), &by, at).unwrap();
+        assert_eq!((authentic.claims().platform(), authentic.data()), (Platform::AzureTdx, &b"challenge"[..]));
+        let AzureClaims { tee, runtime, tpm } = claims(&authentic);
+        let AzureTee::Tdx(td) = tee else { panic!("{tee:?}") };
+        assert_eq!((td.version, td.rtmrs), (4, [[0; 48]; 4]), "the paravisor extends no register");
+        assert!(!td.td_attributes.sept_ve_disable() && !td.td_attributes.under_debug());
+        assert!(runtime.console_enabled && runtime.secure_boot && runtime.tpm_persisted == Some(false));
+        assert!(runtime.root_certificate_thumbprint.is_some());
+        assert_eq!(tpm.as_ref().map(|tpm| tpm.reset_count), Some(1));
+        let refusal = refused(authentic.judge(&accepting(vec![])));
+        assert_eq!(refusal.code, RefusalCode::PolicyForbids, "{refusal}");
+        assert!(refusal.cause.contains("SEPT_VE_DISABLE"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_td_report_counts_with_its_own_quote_only() {
+    let Some(vectors) = vectors_or_say(4, "TDREPORTs without their quotes") else { return };
+    let (by, at) = azure::intel(&vectors);
+    let [good, ..] = tdx_quotes(&vectors);
+    let judged = |quote: &AzureQuote| authenticate(&azure::tdx(quote), &by, at);
+    let alone = AzureQuote { td_quote: None, ..good.clone() };
+    let refusal = refused(judged(&alone));
+    assert_eq!((refusal.code, refusal.cause.contains("/acc/tdquote")), (RefusalCode::EvidenceMissing, true));
+    let kinvolk = read(vectors.join(KINVOLK).join("hcl-report-tdx.bin"));
+    let other = AzureQuote { hcl_report: kinvolk, tpm: None, td_quote: None };
+    refused_as(judged(&other), RefusalCode::EvidenceMissing);
+    // The same with somebody else's quote, and with none of the collateral at hand.
+    refused_as(judged(&AzureQuote { td_quote: good.td_quote.clone(), ..other }), RefusalCode::QuoteSignature);
+    refused_as(authenticate(&azure::tdx(&good), &Endorsements::default(), at), RefusalCode::EndorsementMissing);
+    // A quote of the other TEE's, and a report that is called the other TEE's.
+    let report = read(vectors.join(SNP).join("hcl-report.bin"));
+    let swapped = AzureQuote { hcl_report: report, ..good.clone() };
+    refused_as(judged(&swapped), RefusalCode::Malformed);
+    let evidence = Evidence { platform: Platform::AzureSnp, ..azure::tdx(&alone) };
+    refused_as(authenticate(&evidence, &by, at), RefusalCode::Malformed);
+}
+
+#[test]
 fn two_other_readings_of_the_same_reports_agree() {
     let Some(vectors) = vectors_or_say(8, "HCL reports read by az-cvm-vtpm") else { return };
     let mut reports: Vec<(Vec<u8>, Option<[u8; 32]>)> = Vec::new();

@@ -3,13 +3,14 @@
 mod evidence_support;
 
 use evidence_support::policy::{self, agent, measured_pcrs, reference};
-use evidence_support::tpm::{AK_ATTRIBUTES, SEPARATOR, Tpm, evidence_of};
-use evidence_support::{refused, refused_as};
+use evidence_support::tpm::{AK_ATTRIBUTES, RSAPSS, RSASSA, SEPARATOR, Tpm, evidence_of, log_header, rsa_public};
+use evidence_support::{azure, read, refused, refused_as, vectors_or_say};
 use inwit_authority::evidence::{
-    AppraisalPolicy, Appraised, Bound, Claims, Endorsements, PolicyError, VtpmPolicy, authenticate,
+    AppraisalPolicy, Appraised, AttestationKeyTrust, Bound, Claims, Endorsements, PolicyError, VtpmPolicy, authenticate,
 };
 use inwit_protocol::binding::{EncodedBinding, qualifying_data};
 use inwit_protocol::evidence::{AgentRegister, Evidence, Platform, TpmQuote};
+use inwit_protocol::primitives::sha256;
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 
 fn binding() -> EncodedBinding {
@@ -52,6 +53,95 @@ fn only_a_configured_key_counts() {
     let other = trusting(&Tpm::booted(&agent()));
     refused_as(authenticate(&evidence, &other, 0), RefusalCode::ChainUntrusted);
     refused_as(authenticate(&evidence, &Endorsements::default(), 0), RefusalCode::EndorsementMissing);
+}
+
+#[test]
+fn a_key_is_trusted_by_its_digest_or_by_its_name_which_covers_its_attributes() {
+    for tpm in [Tpm::booted(&agent()), Tpm::booted_with_rsa(&agent(), RSASSA), Tpm::booted_with_rsa(&agent(), RSAPSS)] {
+        let evidence = tpm.evidence(&binding());
+        let trusted = |evidence: &Evidence, pins: &[[u8; 32]]| {
+            let by = Endorsements { vtpm: pins.to_vec(), ..Endorsements::default() };
+            let authentic = authenticate(evidence, &by, 0)?;
+            let Claims::Vtpm(claims) = authentic.claims() else { panic!() };
+            assert_eq!((claims.attestation_key, authentic.data().len()), (tpm.pin(), 32));
+            Ok::<_, Refusal>(claims.attestation_key_trust)
+        };
+        let (pin, name) = (tpm.pin(), tpm.name());
+        assert_eq!(trusted(&evidence, &[pin]), Ok(AttestationKeyTrust::ConfiguredKey));
+        assert_eq!(trusted(&evidence, &[name]), Ok(AttestationKeyTrust::ConfiguredName));
+        assert_eq!(trusted(&evidence, &[pin, name]), Ok(AttestationKeyTrust::ConfiguredName));
+        // The same key with noDA as well: another object by its Name, the same one by its key.
+        let mut quote = TpmQuote::parse(&evidence.quote).unwrap();
+        quote.attestation_key[6] ^= 0x04;
+        let other = evidence_of(&quote, tpm.log());
+        assert_eq!(trusted(&other, &[pin]), Ok(AttestationKeyTrust::ConfiguredKey));
+        refused_as(trusted(&other, &[name]), RefusalCode::ChainUntrusted);
+        assert!(appraised(&tpm, &image(&tpm)).is_ok());
+    }
+}
+
+#[test]
+fn every_changed_byte_of_an_rsa_quote_is_refused() {
+    let tpm = Tpm::booted_with_rsa(&agent(), RSAPSS);
+    let good = tpm.quote_over(&qualifying_data(&binding()));
+    for position in 0..good.signature.len() {
+        let mut spoilt = good.clone();
+        spoilt.signature[position] ^= 1 << (position % 8);
+        assert!(authentic(&evidence_of(&spoilt, tpm.log()), &tpm).is_err(), "byte {position}");
+        spoilt.signature.truncate(position);
+        assert!(authentic(&evidence_of(&spoilt, tpm.log()), &tpm).is_err(), "cut at {position}");
+    }
+    // As RSASSA, which the key does not sign by.
+    let mut other = good.clone();
+    other.signature[1] = 0x14;
+    refused_as(authentic(&evidence_of(&other, tpm.log()), &tpm), RefusalCode::Unsupported);
+    for position in (0..4).chain(8..good.attestation_key.len()) {
+        let mut spoilt = good.clone();
+        spoilt.attestation_key[position] ^= 0xff;
+        assert!(authentic(&evidence_of(&spoilt, tpm.log()), &tpm).is_err(), "key byte {position}");
+    }
+}
+
+/// Two real TPMs whose keys are RSA. Their public areas were not kept: with the attributes of any attestation key put
+/// around the key it is pinned by itself.
+#[test]
+fn quotes_of_real_tpms_with_rsa_keys_are_verified() {
+    let Some(vectors) = vectors_or_say(2, "real TPM quotes with RSA keys") else { return };
+    // 33 bytes before the modulus in a SubjectPublicKeyInfo of 2,048 bits, five after it.
+    let key = |spki: &[u8]| rsa_public(RSASSA, AK_ATTRIBUTES, &spki[33..spki.len() - 5]);
+    let judged = |quote: &TpmQuote, spki: &[u8], log: Vec<u8>| {
+        let by = Endorsements { vtpm: vec![sha256(spki)], ..Endorsements::default() };
+        authenticate(&evidence_of(quote, log), &by, 0)
+    };
+    let json: serde_json::Value =
+        serde_json::from_slice(&read(vectors.join("confidential-containers+trustee/tpm_evidence.json"))).unwrap();
+    let bytes = |value: &serde_json::Value| azure::base64(value.as_str().unwrap());
+    let (spki, parts) = (bytes(&json["ak_public"]), &json["tpm_quote"]);
+    let pcrs = azure::attestation(&serde_json::json!({ "pcrs": parts["pcrs"], "message": "", "signature": "" })).pcrs;
+    let (attest, signature) = (bytes(&parts["message"]), bytes(&parts["signature"]));
+    let good = TpmQuote { attest, signature, attestation_key: key(&spki), pcrs };
+    // Its PCRs 0 to 9 were never extended, which a log without events explains.
+    let untouched = log_header();
+    let authentic = judged(&good, &spki, untouched.clone()).unwrap();
+    let Claims::Vtpm(claims) = authentic.claims() else { panic!() };
+    assert_eq!((authentic.data().len(), claims.reset_count, claims.pcrs[17]), (64, 2, [0xff; 32]));
+    let mut spoilt = good.clone();
+    spoilt.signature[100] ^= 1;
+    refused_as(judged(&spoilt, &spki, untouched.clone()), RefusalCode::QuoteSignature);
+    let mut spoilt = good;
+    spoilt.pcrs[23][0] ^= 1;
+    refused_as(judged(&spoilt, &spki, untouched.clone()), RefusalCode::EventLogMismatch);
+
+    // Another one, of which the boot log is not known: its signature and PCRs hold, and then the log is missed.
+    let spki = azure::certificate(&read(vectors.join(azure::KINVOLK).join("akpub.pem")));
+    let stored = azure::stored_quote(&vectors.join(azure::KINVOLK).join("quote.bin"));
+    let signature = [&RSASSA.to_be_bytes()[..], &[0, 0x0b, 1, 0], &stored.signature].concat();
+    let good = TpmQuote { attest: stored.attest, signature, attestation_key: key(&spki), pcrs: stored.pcrs };
+    let refusal = refused(judged(&good, &spki, untouched.clone()));
+    assert_eq!((refusal.code, refusal.cause.contains("PCR 0")), (RefusalCode::EventLogMismatch, true), "{refusal}");
+    let mut spoilt = good;
+    spoilt.attest[60] ^= 1;
+    refused_as(judged(&spoilt, &spki, untouched), RefusalCode::QuoteSignature);
 }
 
 #[test]

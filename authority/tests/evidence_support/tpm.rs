@@ -1,19 +1,32 @@
 //! A TPM that exists only in tests: it writes TPMS_ATTEST, TPMT_PUBLIC, TPMT_SIGNATURE and a boot log as a real one
 //! would, or as a test wants them spoilt. Its key is made anew for each test.
 
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair};
 use inwit_protocol::binding::{Agent, EncodedBinding, qualifying_data};
 use inwit_protocol::evidence::{AgentRegister, Evidence, Platform, TpmQuote};
 use inwit_protocol::primitives::{PublicKey, sha256};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 
+use super::azure::public_key;
+
 /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, restricted, sign.
 pub const AK_ATTRIBUTES: u32 = 0x0005_0072;
 pub const EVENT_TAG: u32 = 6;
 pub const SEPARATOR: u32 = 4;
 
+/// TPM_ALG_RSASSA and TPM_ALG_RSAPSS.
+pub const RSASSA: u16 = 0x0014;
+pub const RSAPSS: u16 = 0x0016;
+
+enum Key {
+    P256(EcdsaKeyPair),
+    Rsa(RsaKeyPair, u16),
+}
+
 pub struct Tpm {
-    key: EcdsaKeyPair,
+    key: Key,
     pub attributes: u32,
     pub pcrs: [[u8; 32]; 24],
     /// Selection as TPML_PCR_SELECTION.
@@ -27,6 +40,15 @@ impl Tpm {
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random).unwrap();
+        Self::with(Key::P256(key), agent)
+    }
+
+    /// The same with an RSA key of 2,048 bits that signs by `scheme`.
+    pub fn booted_with_rsa(agent: &Agent, scheme: u16) -> Self {
+        Self::with(Key::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap(), scheme), agent)
+    }
+
+    fn with(key: Key, agent: &Agent) -> Self {
         let mut pcrs = [[0; 32]; 24];
         pcrs[17..23].fill([0xff; 32]);
         let selection = vec![0, 0, 0, 1, 0, 0x0b, 3, 0xff, 0xff, 0xff];
@@ -61,16 +83,29 @@ impl Tpm {
         self.log.clone()
     }
 
-    /// The form in which the key is configured as trusted.
+    /// SHA-256 of the key's SubjectPublicKeyInfo: one form in which it is configured as trusted.
     pub fn pin(&self) -> [u8; 32] {
-        PublicKey::from_point(self.key.public_key().as_ref()).unwrap().pin()
+        match &self.key {
+            Key::P256(key) => PublicKey::from_point(key.public_key().as_ref()).unwrap().pin(),
+            Key::Rsa(key, _) => sha256(&public_key(&modulus(key))),
+        }
+    }
+
+    /// The digest in the key's TPM Name: the other form.
+    pub fn name(&self) -> [u8; 32] {
+        sha256(&self.public())
     }
 
     fn public(&self) -> Vec<u8> {
-        let (x, y) = self.key.public_key().as_ref()[1..].split_at(32);
-        let parameters = [0x0010u16, 0x0018, 0x000b, 0x0003, 0x0010].map(u16::to_be_bytes).concat();
-        [&[0, 0x23, 0, 0x0b], &self.attributes.to_be_bytes()[..], &[0, 0], &parameters, &[0, 32], x, &[0, 32], y]
-            .concat()
+        let attributes = self.attributes.to_be_bytes();
+        match &self.key {
+            Key::P256(key) => {
+                let (x, y) = key.public_key().as_ref()[1..].split_at(32);
+                let parameters = [0x0010u16, 0x0018, 0x000b, 0x0003, 0x0010].map(u16::to_be_bytes).concat();
+                [&[0, 0x23, 0, 0x0b], &attributes[..], &[0, 0], &parameters, &[0, 32], x, &[0, 32], y].concat()
+            }
+            Key::Rsa(key, scheme) => rsa_public(*scheme, self.attributes, &modulus(key)),
+        }
     }
 
     /// TPMS_ATTEST over bytes of the test's choice.
@@ -100,11 +135,22 @@ impl Tpm {
         TpmQuote { attest, signature, attestation_key: self.public(), pcrs: self.pcrs }
     }
 
-    /// TPMT_SIGNATURE, ECDSA with SHA-256.
+    /// TPMT_SIGNATURE with SHA-256.
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
-        let signature = self.key.sign(&SystemRandom::new(), message).unwrap();
-        let (r, s) = signature.as_ref().split_at(32);
-        [&[0, 0x18, 0, 0x0b, 0, 32][..], r, &[0, 32], s].concat()
+        match &self.key {
+            Key::P256(key) => {
+                let signature = key.sign(&SystemRandom::new(), message).unwrap();
+                let (r, s) = signature.as_ref().split_at(32);
+                [&[0, 0x18, 0, 0x0b, 0, 32][..], r, &[0, 32], s].concat()
+            }
+            Key::Rsa(key, scheme) => {
+                let encoding: &'static dyn RsaEncoding =
+                    if *scheme == RSASSA { &RSA_PKCS1_SHA256 } else { &RSA_PSS_SHA256 };
+                let mut signature = vec![0; 256];
+                key.sign(encoding, &aws_lc_rs::rand::SystemRandom::new(), message, &mut signature).unwrap();
+                [&scheme.to_be_bytes()[..], &[0, 0x0b, 1, 0], &signature].concat()
+            }
+        }
     }
 
     /// Evidence for a binding, as the guest sends it.
@@ -124,8 +170,20 @@ pub fn evidence_of(quote: &TpmQuote, event_log: Vec<u8>) -> Evidence {
 }
 
 /// First record of a log with one SHA-256 bank.
-fn log_header() -> Vec<u8> {
+pub fn log_header() -> Vec<u8> {
     let spec = [&b"Spec ID Event03\0"[..], &[0; 4], &[0, 2, 0, 2], &[1, 0, 0, 0, 0x0b, 0, 32, 0], &[0]].concat();
     let length = u32::try_from(spec.len()).unwrap();
     [&0u32.to_le_bytes()[..], &3u32.to_le_bytes(), &[0; 20], &length.to_le_bytes(), &spec].concat()
+}
+
+/// The modulus: what RSAPublicKey holds between two headers with a zero, and the exponent.
+fn modulus(key: &RsaKeyPair) -> Vec<u8> {
+    let der = aws_lc_rs::signature::KeyPair::public_key(key).as_ref();
+    der[9..der.len() - 5].to_vec()
+}
+
+/// TPMT_PUBLIC of an RSA key of 2,048 bits with the default exponent.
+pub fn rsa_public(scheme: u16, attributes: u32, modulus: &[u8]) -> Vec<u8> {
+    let parameters = [0x0010, scheme, 0x000b, 2_048].map(u16::to_be_bytes).concat();
+    [&[0, 1, 0, 0x0b], &attributes.to_be_bytes()[..], &[0, 0], &parameters, &[0; 4], &[1, 0], modulus].concat()
 }
