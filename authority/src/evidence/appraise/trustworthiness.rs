@@ -10,7 +10,7 @@ use inwit_protocol::ear::{
     Configuration, Executables, Hardware, InstanceIdentity, RuntimeOpaque, TrustworthinessVector,
 };
 
-use crate::evidence::claims::{AzureTee, Claims, RuntimeClaims, SnpClaims, TdxClaims};
+use crate::evidence::claims::{AttestationKeyTrust, AzureTee, Claims, RuntimeClaims, SnpClaims, TdxClaims};
 use crate::evidence::snp::Revocation;
 use crate::evidence::tdx::TcbStatus;
 
@@ -41,8 +41,8 @@ pub(super) fn found(claims: &Claims, reach: Reach) -> TrustworthinessVector {
         // The TPM's key is one that the operator named, so the machine is known as itself. What it is made of is not: no
         // hardware vouches, and whoever runs the TPM can read the machine's memory. AR4SI's 32 says that, and no more than
         // the operator's own trust in that host stands behind it; 96 would say that the host is distrusted.
-        Claims::Vtpm(_) => TrustworthinessVector {
-            instance_identity: recognised(reach),
+        Claims::Vtpm(claims) => TrustworthinessVector {
+            instance_identity: recognised(claims.attestation_key_trust, reach),
             configuration: agents_configuration(reach),
             runtime_opaque: RuntimeOpaque::Isolated,
             ..measured
@@ -80,10 +80,12 @@ fn azure_configuration(runtime: &RuntimeClaims, of_tee: Configuration) -> Config
 
 /// For Evidence of a key that the operator named. SNP and TDX have no such list: any chip that leads to the manufacturer's
 /// root will do, so no instance is recognised there. Without a binding nobody knows who holds the Evidence, nor since when.
-fn recognised(reach: Reach) -> InstanceIdentity {
-    match reach {
-        Reach::Agent => InstanceIdentity::Recognised,
-        Reach::Launch => InstanceIdentity::NotAsserted,
+fn recognised(key: AttestationKeyTrust, reach: Reach) -> InstanceIdentity {
+    match (reach, key) {
+        (Reach::Agent, AttestationKeyTrust::ConfiguredKey | AttestationKeyTrust::ConfiguredName) => {
+            InstanceIdentity::Recognised
+        }
+        (Reach::Agent, AttestationKeyTrust::Paravisor) | (Reach::Launch, _) => InstanceIdentity::NotAsserted,
     }
 }
 
@@ -149,8 +151,7 @@ mod tests {
 
     use super::*;
     use crate::evidence::claims::{
-        AttestationKeyTrust, AzureClaims, FirmwareVersion, PckFlag, QuotingEnclaveTcb, SnpSigner, TcbStanding,
-        VtpmClaims,
+        AzureClaims, FirmwareVersion, PckFlag, QuotingEnclaveTcb, SnpSigner, TcbStanding, VtpmClaims,
     };
     use crate::evidence::snp::{GuestPolicy, PlatformInfo, Product, SnpTcb};
     use crate::evidence::tdx::TdAttributes;
