@@ -6,6 +6,7 @@
 
 use inwit_protocol::primitives::sha256;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// What is decided, as it is recorded.
@@ -28,6 +29,13 @@ pub enum Event {
         binding: String,
         /// SHA-256 of the registry entry, hex.
         policy: String,
+        /// Status of the appraisal, and the trustworthiness claims that it asserts, by name. Absent in records that were
+        /// written before there were any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        status: Option<String>,
+        /// See `status`.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        trustworthiness: BTreeMap<String, i8>,
         /// Serial number of the certificate, hex: the hook to provenance.
         serial: String,
         /// Names of the released secrets.
@@ -167,6 +175,18 @@ mod tests {
         assert_eq!(late.append(Event::ClockAccepted, 1_000).1.time, 1_000);
         let (bytes, _) = Head::EMPTY.append(refused, 1_000);
         assert_eq!(late.follow(&bytes).unwrap_err().cause, "it is older than the one before it");
+    }
+
+    #[test]
+    fn a_grant_from_before_there_was_a_status_still_follows() {
+        let old = r#"{"event":"granted","workload":"w","identifier":"spiffe://d/w","platform":"snp","reference_values":"w/r","evidence":"00","binding":"01","policy":"02","serial":"03","secrets":[]}"#;
+        let decision: Event = serde_json::from_str(old).unwrap();
+        assert!(
+            matches!(&decision, Event::Granted { status: None, trustworthiness, .. } if trustworthiness.is_empty())
+        );
+        assert_eq!(serde_json::to_string(&decision).unwrap(), old, "and is written as it was");
+        let (bytes, head) = Head::EMPTY.append(decision, 1_000);
+        assert_eq!(Head::EMPTY.follow(&bytes).unwrap(), head);
     }
 
     #[test]

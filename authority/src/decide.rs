@@ -10,10 +10,12 @@ use crate::state::{KeyRole, State};
 use crate::store::Store;
 use crate::vault::Vault;
 use crate::verifier::{Outstanding, Verifier};
+use inwit_protocol::ear::TrustworthinessVector;
 use inwit_protocol::message::{AcquireRequest, Grant, Reply};
 use inwit_protocol::primitives::{SigningKey, sha256};
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 use ring::rand::SystemRandom;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -221,6 +223,8 @@ impl Authority {
             evidence: hex(&result.evidence),
             binding: hex(&result.binding),
             policy: hex(&result.policy),
+            status: Some(result.trustworthiness.status().text().to_owned()),
+            trustworthiness: asserted(&result.trustworthiness),
             serial: hex(&issued.serial),
             secrets: workload.secrets.clone(),
         };
@@ -229,6 +233,12 @@ impl Authority {
         tracing::info!(identifier = result.identifier.uri(), reference_values = result.reference_values, "granted");
         Ok(reply)
     }
+}
+
+/// The claims of a vector that say something, by name.
+fn asserted(vector: &TrustworthinessVector) -> BTreeMap<String, i8> {
+    let said = vector.values().into_iter().filter(|(_, value)| *value != 0);
+    said.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 #[cfg(test)]
