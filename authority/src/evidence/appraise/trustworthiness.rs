@@ -112,17 +112,28 @@ fn snp_opaque(claims: &SnpClaims) -> RuntimeOpaque {
     if open { RuntimeOpaque::Visible } else { RuntimeOpaque::Encrypted }
 }
 
+/// What Intel says of the platform as it was at launch, and as it runs now where the quote tells.
+fn statuses(claims: &TdxClaims) -> impl Iterator<Item = TcbStatus> {
+    [claims.tcb_status].into_iter().chain(claims.current_status)
+}
+
 /// A platform that Intel wants configured otherwise exposes what its advisories name.
 fn tdx_configuration(claims: &TdxClaims, reach: Reach) -> Configuration {
-    match claims.tcb_status {
-        _ if !claims.td_attributes.sept_ve_disable() => Configuration::Unacceptable,
+    let faulty = |status| match status {
         TcbStatus::ConfigurationNeeded
         | TcbStatus::ConfigurationAndSwHardeningNeeded
         | TcbStatus::OutOfDateConfigurationNeeded
-        | TcbStatus::TdRelaunchAdvisedConfigurationNeeded => Configuration::KnownVulnerability,
+        | TcbStatus::TdRelaunchAdvisedConfigurationNeeded => true,
         TcbStatus::UpToDate | TcbStatus::SwHardeningNeeded | TcbStatus::OutOfDate | TcbStatus::TdRelaunchAdvised => {
-            agents_configuration(reach)
+            false
         }
+    };
+    if !claims.td_attributes.sept_ve_disable() {
+        Configuration::Unacceptable
+    } else if statuses(claims).any(faulty) {
+        Configuration::KnownVulnerability
+    } else {
+        agents_configuration(reach)
     }
 }
 
@@ -130,7 +141,7 @@ fn tdx_configuration(claims: &TdxClaims, reach: Reach) -> Configuration {
 fn tdx_hardware(claims: &TdxClaims) -> Hardware {
     if claims.td_attributes.under_debug() {
         Hardware::Contraindicated
-    } else if claims.tcb_status == TcbStatus::UpToDate && claims.advisory_ids.is_empty() {
+    } else if statuses(claims).all(|status| status == TcbStatus::UpToDate) && claims.advisory_ids.is_empty() {
         Hardware::Genuine
     } else {
         Hardware::KnownVulnerability
@@ -324,8 +335,14 @@ mod tests {
 
     #[test]
     fn of_the_statuses_of_tdx_only_the_best_is_affirmed() {
-        for status in TcbStatus::ALL {
-            let vector = found(&tdx(SEPT_VE_DISABLE, status, &[], None), Reach::Agent);
+        let at_launch = |status| tdx(SEPT_VE_DISABLE, status, &[], None);
+        let now = |status| match at_launch(TcbStatus::UpToDate) {
+            Claims::Tdx(claims) => Claims::Tdx(Box::new(TdxClaims { current_status: Some(status), ..*claims })),
+            other => other,
+        };
+        let both = TcbStatus::ALL.map(|status| [(status, at_launch(status)), (status, now(status))]);
+        for (status, claims) in both.into_iter().flatten() {
+            let vector = found(&claims, Reach::Agent);
             let best = status == TcbStatus::UpToDate;
             assert_eq!(vector.hardware == Hardware::Genuine, best, "{status}");
             assert_eq!(vector.status(), if best { Tier::Affirming } else { Tier::Warning }, "{status}");
