@@ -8,8 +8,10 @@ mod coco_evidence;
 mod ear_json;
 mod endorsement_kinds;
 mod endorsement_sources;
+mod endorsement_store;
 mod evidence;
 mod evidence_file;
+mod import_told;
 mod imports;
 mod intel_parts;
 mod owner;
@@ -88,7 +90,7 @@ enum Act {
     /// Seal a workload disk.
     #[command(subcommand)]
     Disk(owner::DiskAct),
-    /// Import vendors' roots and collateral.
+    /// The endorsement store: import vendors' roots and collateral, list them, check how old they are.
     #[command(subcommand)]
     Endorsements(imports::EndorsementsAct),
     /// Issue a certificate to a service that is not attested, on your word; recorded as such.

@@ -39,10 +39,10 @@ pub(super) enum Piece {
     Table(Vec<u8>),
     /// The root certificate of quotes, by its common name.
     TdxRoot(String, Vec<u8>),
-    /// The certificate of a TCB signer or of a PCK CA, by its common name.
-    IntelCertificate(String, Vec<u8>),
-    /// A revocation list of Intel's root or of a PCK CA, by its issuer's common name.
-    IntelList(String, Vec<u8>),
+    /// The certificate of a TCB signer or of a PCK CA.
+    IntelCertificate(Vec<u8>),
+    /// A revocation list of Intel's root or of a PCK CA.
+    IntelList(Vec<u8>),
     /// TCB info with its signature, as Intel's service answers.
     TcbInfo(Vec<u8>),
     /// The quoting enclave's identity with its signature, as Intel's service answers.
@@ -100,6 +100,10 @@ pub(super) fn recognise(bytes: &[u8]) -> Result<Vec<Piece>, NoEndorsement> {
     }
     if bytes.first() == Some(&SEQUENCE) {
         return Ok(vec![der(bytes)?]);
+    }
+    // Before PEM: a quote holds a chain in PEM. Evidence is not text, so that no words before a list hide it.
+    if let (None, Some(what)) = (text, evidence::name(bytes)) {
+        return Err(NoEndorsement::Evidence(what));
     }
     let begins = bytes.windows(PEM_BEGIN.len()).filter(|window| *window == PEM_BEGIN).count();
     if begins > 0 {

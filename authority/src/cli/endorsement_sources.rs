@@ -3,9 +3,10 @@
 //! not because it lies with the evidence, nor because collateral carries it. Nothing is built in and nothing is fetched.
 //! A file that is not understood ends the act; what has no effect is told of.
 
-mod found;
+pub(super) mod found;
 
-use self::found::{Held, Place};
+use self::found::Held;
+pub(super) use self::found::Place;
 use super::endorsement_kinds::{Piece, carried_roots};
 use super::intel_parts::{belonging, part};
 use crate::audit::hex;

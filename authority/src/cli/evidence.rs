@@ -8,7 +8,7 @@ use super::submission::{Expected, Submission};
 use super::table::{Cell, Rows, json, row, text};
 use super::{Done, claims_json, ear_json, evidence_file, policy_file};
 use crate::audit::hex;
-use crate::evidence::{self, Authentic};
+use crate::evidence::{self, Authentic, Claims};
 use crate::fault::{Fault, printable};
 use inwit_protocol::evidence::{Evidence, Platform};
 use inwit_protocol::refusal::{Refusal, RefusalCode};
@@ -111,7 +111,10 @@ fn verdict(
     }
     let authentic = evidence::authenticate(&evidence, &sources.endorsements, submission.at)?;
     said.push(row("claims", claims_json::rows(authentic.claims())));
+    let unbooted = without_tpm(authentic.claims());
+    let signed = matches!(authentic.claims(), Claims::Vtpm(_) | Claims::Azure(_)) && unbooted.is_empty();
     said.push(row("report_data", authentic.data()));
+    said.push(row("report_data_is", if signed { "extraData of the TPM quote" } else { "REPORT_DATA" }));
     let authentic = compared(authentic, submission.report_data.as_ref())?;
     said.push(row("report_data_compared", submission.report_data.is_some()));
     let unasked = if submission.report_data.is_some() { "" } else { "; for whom or when it was made was not asked" };
@@ -119,7 +122,7 @@ fn verdict(
         None => {
             let of = if evidence.platform == Platform::Vtpm { "a TPM whose key" } else { "hardware whose root" };
             said.push(row("not_judged", words(&["policy", "measurement", "binding", "agent"])));
-            Ok(("authentic", format!("made by {of} you handed in; no policy was applied{unasked}")))
+            Ok(("authentic", format!("made by {of} you handed in; no policy was applied{unbooted}{unasked}")))
         }
         Some(policy) => {
             let judged = authentic.judge(&policy.demands)?;
@@ -130,6 +133,14 @@ fn verdict(
             let names = printable(&names.join(", "));
             Ok(("appraised", format!("as policy demands, and as in reference values {names}{unasked}")))
         }
+    }
+}
+
+/// What has to be said of an Azure VM whose TPM signed nothing.
+fn without_tpm(claims: &Claims) -> &'static str {
+    match claims {
+        Claims::Azure(claims) if claims.tpm.is_none() => "; without a TPM's quote nothing says what booted",
+        _ => "",
     }
 }
 

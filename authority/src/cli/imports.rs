@@ -1,25 +1,60 @@
-//! Imports of endorsements. A new folder is built beside the one in force, loaded as a whole, and only then takes its place:
-//! a bad file changes nothing.
+//! `inwit-authority endorsements`: import, list, check, and `add` for who knows the store's layout. Every act says what it
+//! did, with digests to compare; where something is declined, nothing was changed.
 
 use super::Done;
-use crate::endorsement_files;
+use super::endorsement_sources::Handed;
+use super::endorsement_store::{self as store, Demands, Kind, Older, Plan};
+use super::import_told::{declined, imported, lines};
+use super::submission::{digest, moment};
+use super::table::{Cell, Rows, json, row, text};
+use crate::decide::now;
 use crate::fault::Fault;
-use crate::files;
+use crate::policy::PermissionFile;
 use crate::state::State;
-use clap::{Subcommand, ValueEnum};
-use serde_json::json;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use clap::{Args, Subcommand, ValueEnum};
+use inwit_protocol::evidence::Platform;
 use std::path::{Path, PathBuf};
 
-/// Longest endorsement file, in bytes.
-const FILE_LIMIT: usize = 4_194_304;
-/// Deepest folder below the endorsement folder: platform, then name.
-const DEPTH: usize = 3;
+const IMPORT_HELP: &str = "\
+What a file holds is told by its content: AMD's certificates (ARK, ASK, ASVK, VCEK, VLEK) and revocation lists, a host's
+certificate table, Intel's certificates, revocation lists, TCB info, QE identities and whole collateral documents, and
+attestation keys of TPMs. Evidence that lies in a folder is passed over, and said so. SGX documents have no effect.
+
+A root is trusted because you say so: name a file that holds nothing but roots, or state the root's digest with --trust-root
+after comparing it with the vendor's. One that lies in a folder, or comes along in a certificate chain, a collateral
+document or a certificate table, declines the whole import, with its digest. Everything else is taken when a trusted root,
+stored or named, signed it.
+
+A newer one replaces an older one of the same kind: TCB info of a platform family by tcbEvaluationDataNumber and issue date,
+lists and certificates by their date. A revocation list of AMD's stays beside a newer one that does not name everybody it
+names. An older one than the stored one declines the whole import, unless it is byte for byte the same: old lists and
+TCB info stay correctly signed for ever, and putting them back would undo a revocation. --accept-older takes it all the
+same, in place of the newer: to go back after Intel's early TCB info, for example, never because an import said so.
+
+Everything is checked as a whole before it counts; a bad file changes nothing. Nothing is fetched.
+
+  inwit-authority endorsements import ark-milan.der milan-cert-chain.pem milan.crl
+  inwit-authority endorsements import from-intel/ --trust-root DIGEST-OF-INTEL-SGX-ROOT-CA
+
+Exit codes: 0 imported or there already, 1 a file cannot be read or understood, 2 usage, 3 declined. After an import send a
+running server SIGHUP.";
+
+const CHECK_HELP: &str = "\
+Exit 0: everything under every stored root is there and current for the days of --within. Exit 3: something is missing, has
+ended, is not valid yet, or ends within those days; each with what to import next. With --within 0 only what has ended counts.
+Platforms of which nothing is stored are refused and count for nothing here, unless --platform names them.
+
+Whether AMD's revocation lists and cloud providers' ASVK are needed is read from [policy.snp] in authority.toml. Whether
+all of it was signed is checked too, for the store is loaded as the server loads it.
+
+  inwit-authority endorsements check --within 14 || mail -s \"endorsements\" operators < /dev/null";
 
 #[derive(Subcommand)]
 pub(super) enum EndorsementsAct {
-    /// Import files for one platform; everything is checked as a whole before it counts.
+    /// Import files and folders; everything is recognised by content and checked as a whole before it counts.
+    #[command(after_help = IMPORT_HELP)]
+    Import(ImportAct),
+    /// Copy files for one platform into the store under their own names; checked as a whole before they count.
     Add {
         /// Platform.
         #[arg(long, value_enum)]
@@ -31,11 +66,42 @@ pub(super) enum EndorsementsAct {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
-    /// Say what is imported.
-    List,
+    /// Say what is imported: what, by whom, from when until when, how old, and its digest.
+    List {
+        /// Moment that ages are counted to: RFC 3339 or seconds since 1970; without it this machine's clock.
+        #[arg(long, value_name = "TIME", value_parser = moment)]
+        at: Option<u64>,
+    },
+    /// Say what is missing, has ended or ends soon, and what to import next; for cron.
+    #[command(after_help = CHECK_HELP)]
+    Check {
+        /// Moment to check at: RFC 3339 or seconds since 1970; without it this machine's clock, and said so.
+        #[arg(long, value_name = "TIME", value_parser = moment)]
+        at: Option<u64>,
+        /// Days ahead.
+        #[arg(long, value_name = "DAYS", default_value_t = 7)]
+        within: u16,
+        /// Platform that has to be there; may be given several times.
+        #[arg(long, value_enum)]
+        platform: Vec<PlatformName>,
+    },
 }
 
-/// A platform on the command line.
+#[derive(Args)]
+pub(super) struct ImportAct {
+    /// Files and folders.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// SHA-256 of a root certificate in DER or of an attestation key that you compared: such roots are trusted wherever they
+    /// lie, and no others are; may be given several times.
+    #[arg(long, value_name = "HEX", value_parser = digest)]
+    trust_root: Vec<[u8; 32]>,
+    /// Take what is older than what is stored, in its place. Undoes what came between; see below.
+    #[arg(long)]
+    accept_older: bool,
+}
+
+/// A platform on the command line. Azure's are rooted as the processor's.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum PlatformName {
     Snp,
@@ -43,117 +109,145 @@ pub(super) enum PlatformName {
     Vtpm,
 }
 
-pub(super) fn endorsements(state: &State, act: &EndorsementsAct) -> Result<Done, Fault> {
-    let mut hint = String::new();
-    if let EndorsementsAct::Add { platform, name, files } = act {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-        if name.is_empty() || !name.bytes().all(plain) {
-            return Err(Fault::of(name, "a name is letters, digits, - and _"));
+impl From<PlatformName> for Platform {
+    fn from(name: PlatformName) -> Self {
+        match name {
+            PlatformName::Snp => Self::Snp,
+            PlatformName::Tdx => Self::Tdx,
+            PlatformName::Vtpm => Self::Vtpm,
         }
-        let folder = match platform {
-            PlatformName::Snp => Path::new("snp").join(name),
-            PlatformName::Tdx => Path::new("tdx").join(name),
-            PlatformName::Vtpm => PathBuf::from("vtpm"),
-        };
-        import(&state.endorsement_folder(), &folder, files)?;
-        if *platform == PlatformName::Snp && !state.config()?.policy.snp.minimum_tcb.contains_key(name) {
-            hint = format!(
-                "\nstate the lowest acceptable patch levels in authority.toml, [policy.snp.minimum_tcb.{name}]: until then {name} is refused"
-            );
-        }
-        let is_list = |path: &Path| path.extension().is_some_and(|extension| extension == "crl");
-        if *platform == PlatformName::Snp && !files.iter().any(|file| is_list(file)) {
-            hint.push_str("\nimport AMD's revocation list too (a file named *.crl): the default policy demands one");
-        }
-        hint.push_str("\nsend a running server SIGHUP");
     }
+}
+
+pub(super) fn endorsements(state: &State, act: &EndorsementsAct) -> Result<Done, Fault> {
+    // Where there is no authority, nothing is made that looks like one.
+    let policy = state.config()?.policy;
+    match act {
+        EndorsementsAct::Import(act) => import(state, act),
+        EndorsementsAct::Add { platform, name, files } => add(state, *platform, name, files),
+        EndorsementsAct::List { at } => list(state, *at),
+        EndorsementsAct::Check { at, within, platform } => {
+            let demands = Demands {
+                amd_lists: policy.snp.without_revocation_list == PermissionFile::Forbidden,
+                providers: !policy.snp.providers.is_empty(),
+                platforms: platform.iter().map(|name| Platform::from(*name)).collect(),
+            };
+            check(state, *at, *within, &demands)
+        }
+    }
+}
+
+fn import(state: &State, act: &ImportAct) -> Result<Done, Fault> {
+    let folder = state.endorsement_folder();
+    let lock = store::lock(&folder)?;
+    // As the server loads it: what is there is sound before anything is compared with it.
+    state.endorsements()?;
+    let (stored, _) = store::read(&folder)?;
+    let handed = Handed { paths: &act.paths, sent: Vec::new(), policy: None, digests: &act.trust_root };
+    let older = if act.accept_older { Older::Accepted } else { Older::Declined };
+    let plan = match store::plan(&stored, &handed, older)? {
+        Ok(plan) => plan,
+        Err(why) => return Ok(declined(&why)),
+    };
+    store::apply(&lock, &folder, &plan)?;
+    let (counts, numbers) = counts(state)?;
+    let hints = hints(state, &plan)?;
+    let mut said = imported(&plan);
+    said.push(row("next", hints.iter().map(|hint| Cell::from(hint.as_str())).collect::<Cell>()));
+    let mut lines: Vec<String> = lines(&plan);
+    lines.push(counts);
+    lines.extend(hints);
+    said.extend(numbers);
+    Ok(Done::Said(lines.join("\n"), json(&said)))
+}
+
+/// What is still to be seen to after an import.
+fn hints(state: &State, plan: &Plan) -> Result<Vec<String>, Fault> {
+    let minimum = state.config()?.policy.snp.minimum_tcb;
+    let mut hints = Vec::new();
+    for taken in &plan.taken {
+        let Kind::AmdRoot(product) = taken.item.kind else { continue };
+        let name = product.name().to_lowercase();
+        if !minimum.contains_key(&name) {
+            hints.push(unstated(&name));
+        }
+    }
+    if !plan.taken.is_empty() {
+        hints.push("`inwit-authority endorsements check` says what is still missing".to_owned());
+        hints.push("send a running server SIGHUP".to_owned());
+    }
+    Ok(hints)
+}
+
+fn unstated(product: &str) -> String {
+    format!(
+        "state the lowest acceptable patch levels in authority.toml, [policy.snp.minimum_tcb.{product}]: until then {product} is refused"
+    )
+}
+
+fn counts(state: &State) -> Result<(String, Rows), Fault> {
     let loaded = state.endorsements()?;
     let (snp, tdx, vtpm) = (loaded.snp.len(), loaded.tdx.len(), loaded.vtpm.len());
-    let text = format!("endorsements: {snp} SNP roots, {tdx} TDX roots, {vtpm} TPM attestation keys{hint}");
-    Ok(Done::Said(text, json!({"snp": snp, "tdx": tdx, "vtpm": vtpm})))
+    let number = |count: usize| Cell::Number(u64::try_from(count).unwrap_or(u64::MAX));
+    let text = format!("endorsements: {snp} SNP roots, {tdx} TDX roots, {vtpm} TPM attestation keys");
+    Ok((text, vec![row("snp", number(snp)), row("tdx", number(tdx)), row("vtpm", number(vtpm))]))
 }
 
-/// Builds the folder anew with `sources` in `place`, checks it, and exchanges it for the one in force.
-fn import(folder: &Path, place: &Path, sources: &[PathBuf]) -> Result<(), Fault> {
-    let (next, last) = (folder.with_extension("next"), folder.with_extension("last"));
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |error: std::io::Error| Fault::of(path.display(), error)
+fn add(state: &State, platform: PlatformName, name: &str, files: &[PathBuf]) -> Result<Done, Fault> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    if name.is_empty() || !name.bytes().all(plain) {
+        return Err(Fault::of(name, "a name is letters, digits, - and _"));
+    }
+    let place = match platform {
+        PlatformName::Snp => Path::new("snp").join(name),
+        PlatformName::Tdx => Path::new("tdx").join(name),
+        PlatformName::Vtpm => PathBuf::from("vtpm"),
     };
-    // An earlier import that was cut off between its two renames left the folder that was in force under the other name.
-    if !folder.exists() && last.exists() {
-        fs::rename(&last, folder).map_err(failed(&last))?;
+    let folder = state.endorsement_folder();
+    store::add_files(&store::lock(&folder)?, &folder, &place, files)?;
+    let (mut text, said) = counts(state)?;
+    if platform == PlatformName::Snp && !state.config()?.policy.snp.minimum_tcb.contains_key(name) {
+        text.push_str(&format!("\n{}", unstated(name)));
     }
-    for left_over in [&next, &last].into_iter().filter(|path| path.exists()) {
-        fs::remove_dir_all(left_over).map_err(failed(left_over))?;
+    let is_list = |path: &Path| path.extension().is_some_and(|extension| extension == "crl");
+    if platform == PlatformName::Snp && !files.iter().any(|file| is_list(file)) {
+        text.push_str("\nimport AMD's revocation list too (a file named *.crl): the default policy demands one");
     }
-    copy(folder, &next, DEPTH)?;
-    let target = next.join(place);
-    fs::create_dir_all(&target).map_err(failed(&target))?;
-    for source in sources {
-        let name = source.file_name().ok_or_else(|| Fault::of(source.display(), "not a file"))?;
-        files::replace(&target.join(name), &files::read(source, FILE_LIMIT)?)?;
-    }
-    if let Err(fault) = endorsement_files::load(&next) {
-        fs::remove_dir_all(&next).map_err(failed(&next))?;
-        return Err(Fault::new(format!("{fault}; nothing was changed")));
-    }
-    fs::set_permissions(&next, fs::Permissions::from_mode(0o700)).map_err(failed(&next))?;
-    fs::rename(folder, &last).map_err(failed(folder))?;
-    fs::rename(&next, folder).map_err(failed(&next))?;
-    let parent = folder.parent().unwrap_or(Path::new("."));
-    fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed(parent))?;
-    fs::remove_dir_all(&last).map_err(failed(&last))
+    text.push_str("\nsend a running server SIGHUP");
+    Ok(Done::Said(text, json(&said)))
 }
 
-/// Copies plain files and folders.
-fn copy(from: &Path, to: &Path, depth: usize) -> Result<(), Fault> {
-    fs::create_dir_all(to).map_err(|error| Fault::of(to.display(), error))?;
-    for entry in fs::read_dir(from).map_err(|error| Fault::of(from.display(), error))? {
-        let path = entry.map_err(|error| Fault::of(from.display(), error))?.path();
-        let target = to.join(path.file_name().unwrap_or_default());
-        match depth.checked_sub(1) {
-            Some(depth) if path.is_dir() => copy(&path, &target, depth)?,
-            _ => files::replace(&target, &files::read(&path, FILE_LIMIT)?)?,
-        }
-    }
-    Ok(())
+/// The moment, and where it is from.
+fn clocked(at: Option<u64>) -> Result<(u64, &'static str), Fault> {
+    Ok(match at {
+        Some(at) => (at, "--at"),
+        None => (now()?, "this machine's clock"),
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn list(state: &State, at: Option<u64>) -> Result<Done, Fault> {
+    let (at, clock) = clocked(at)?;
+    let (counts, mut said) = counts(state)?;
+    let (kept, without_effect) = store::read(&state.endorsement_folder())?;
+    let (table, rows) = store::list(&kept, at);
+    let others = without_effect.iter().map(|path| Cell::from(path.display().to_string())).collect::<Cell>();
+    let head = vec![row("at", format!("{} ({clock})", store::date(at))), row("without_effect", others.clone())];
+    said.extend([row("at", store::date(at)), row("clock", clock), row("endorsements", rows)]);
+    said.push(row("without_effect", others));
+    Ok(Done::Said(format!("{counts}\n{}{table}", text(&head)), json(&said)))
+}
 
-    fn folders() -> (tempfile::TempDir, PathBuf, PathBuf) {
-        let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("endorsements");
-        fs::create_dir_all(&folder).unwrap();
-        let keys = root.path().join("attestation-keys");
-        fs::write(&keys, "ab".repeat(32)).unwrap();
-        (root, folder, keys)
+fn check(state: &State, at: Option<u64>, within: u16, demands: &Demands) -> Result<Done, Fault> {
+    let (at, clock) = clocked(at)?;
+    let (counts, mut said) = counts(state)?;
+    let (kept, _) = store::read(&state.endorsement_folder())?;
+    let checked = store::check(&kept, at, within, demands);
+    let moment = format!("{} ({clock})", store::date(at));
+    said.extend([row("at", store::date(at)), row("clock", clock), row("current", checked.current)]);
+    said.push(row("findings", checked.findings));
+    if checked.current {
+        let text = format!("{counts}\nat {moment}: all of it is there and current for the next {within} days");
+        return Ok(Done::Said(text, json(&said)));
     }
-
-    #[test]
-    fn a_bad_file_changes_nothing() {
-        let (root, folder, keys) = folders();
-        import(&folder, Path::new("vtpm"), std::slice::from_ref(&keys)).unwrap();
-        fs::write(&keys, "not a key").unwrap();
-        let fault = import(&folder, Path::new("vtpm"), &[keys]).unwrap_err();
-        assert!(fault.to_string().contains("nothing was changed"));
-        assert_eq!(endorsement_files::load(&folder).unwrap().vtpm, [[0xab; 32]]);
-        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 2, "nothing is left over");
-    }
-
-    #[test]
-    fn an_import_that_was_cut_off_loses_nothing() {
-        let (_root, folder, keys) = folders();
-        import(&folder, Path::new("vtpm"), std::slice::from_ref(&keys)).unwrap();
-        // As a crash between the two renames leaves it.
-        fs::rename(&folder, folder.with_extension("last")).unwrap();
-        assert!(endorsement_files::load(&folder).is_err(), "a folder that is gone is not an empty one");
-        let other = keys.with_file_name("ignored");
-        fs::write(&other, "").unwrap();
-        import(&folder, Path::new("notes"), &[other]).unwrap();
-        assert_eq!(endorsement_files::load(&folder).unwrap().vtpm, [[0xab; 32]]);
-    }
+    Ok(Done::Refused(format!("{counts}\nat {moment}:\n{}", checked.text), json(&said)))
 }

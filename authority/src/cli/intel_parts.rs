@@ -10,8 +10,8 @@ pub(super) fn part(piece: &Piece) -> Option<TdxPart<'_>> {
         Piece::Collateral(json) => Some(TdxPart::Collateral(json)),
         Piece::TcbInfo(json) => Some(TdxPart::TcbInfo(json)),
         Piece::QeIdentity(json) => Some(TdxPart::QeIdentity(json)),
-        Piece::IntelList(_, der) => Some(TdxPart::List(der)),
-        Piece::IntelCertificate(_, der) => Some(TdxPart::Certificate(der)),
+        Piece::IntelList(der) => Some(TdxPart::List(der)),
+        Piece::IntelCertificate(der) => Some(TdxPart::Certificate(der)),
         _ => None,
     }
 }

@@ -62,3 +62,18 @@ pub const CRITICAL: &[u8] = &[1, 1, 0xff];
 pub fn bits(content: &[u8]) -> Vec<u8> {
     tlv(3, &[&[0], content].concat())
 }
+
+/// A DER block as PEM.
+pub fn pem(label: &str, der: &[u8]) -> Vec<u8> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = format!("-----BEGIN {label}-----\n");
+    for three in der.chunks(3) {
+        let number = three.iter().chain(&[0, 0]).take(3).fold(0usize, |number, byte| number << 8 | usize::from(*byte));
+        let digit = |place: usize| char::from(DIGITS[number >> (18 - 6 * place) & 63]);
+        (0..4).for_each(|place| text.push(if place <= three.len() { digit(place) } else { '=' }));
+        if text.len() % 65 > 60 {
+            text.push('\n');
+        }
+    }
+    format!("{text}\n-----END {label}-----\n").into_bytes()
+}

@@ -21,13 +21,13 @@ pub(super) fn certificate(subject: &str, self_issued: bool, der: &[u8]) -> Optio
         return Some(Ok(Piece::Unneeded("a quote brings the certificate of its platform itself")));
     }
     let carried = subject.contains("SGX PCK") || subject.contains("SGX TCB Signing");
-    carried.then(|| Ok(Piece::IntelCertificate(subject.to_owned(), der.to_vec())))
+    carried.then(|| Ok(Piece::IntelCertificate(der.to_vec())))
 }
 
 /// A revocation list in the name of one of Intel's authorities.
 pub(super) fn list(issuer: &str, der: &[u8]) -> Option<Piece> {
     let ours = ["SGX Root CA", "SGX PCK Platform CA", "SGX PCK Processor CA"].iter().any(|name| issuer.contains(name));
-    ours.then(|| Piece::IntelList(issuer.to_owned(), der.to_vec()))
+    ours.then(|| Piece::IntelList(der.to_vec()))
 }
 
 /// A revocation list as hexadecimal text of its DER, in which API v3 hands it out.

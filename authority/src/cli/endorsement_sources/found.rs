@@ -21,13 +21,13 @@ const DEPTH_LIMIT: usize = 8;
 /// What people keep beside endorsements: whole stems, endings, and whole names.
 const BESIDE: [&str; 8] = ["readme", "license", "licence", "copying", "notice", "changelog", "manifest", "nonce"];
 const ENDINGS: [&str; 9] = ["txt", "md", "html", "tsv", "csv", "toml", "log", "cbor", "sig"];
-const EVIDENCE: [&str; 2] = ["report.bin", "quote.bin"];
+const EVIDENCE: [&str; 4] = ["report.bin", "quote.bin", "report.dat", "quote.dat"];
 /// Endings that promise an endorsement.
 const PROMISES: [&str; 5] = ["crl", "der", "pem", "crt", "cer"];
 
 /// Where something lies. It decides whether a root counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(in super::super) enum Place {
     /// In a file that the command line names.
     Named,
     /// In a folder that the command line names.
@@ -39,14 +39,14 @@ pub(super) enum Place {
 }
 
 /// One endorsement, and where it is from.
-pub(super) struct Held {
-    pub(super) path: PathBuf,
-    pub(super) place: Place,
-    pub(super) piece: Piece,
+pub(in super::super) struct Held {
+    pub(in super::super) path: PathBuf,
+    pub(in super::super) place: Place,
+    pub(in super::super) piece: Piece,
 }
 
 /// Everything that the files hold. What has no effect is set aside with its reason.
-pub(super) fn read(handed: &Handed<'_>, set_aside: &mut Vec<(PathBuf, String)>) -> Result<Vec<Held>, Fault> {
+pub(in super::super) fn read(handed: &Handed<'_>, set_aside: &mut Vec<(PathBuf, String)>) -> Result<Vec<Held>, Fault> {
     let mut held = Vec::new();
     let mut left = TOTAL_LIMIT;
     for (path, place) in list(handed, set_aside)? {
