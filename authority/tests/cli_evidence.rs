@@ -3,6 +3,8 @@
 
 mod evidence_support;
 
+#[path = "cli_evidence/azure.rs"]
+mod azure;
 #[path = "cli_evidence/ear.rs"]
 mod ear;
 #[path = "cli_evidence/found.rs"]
@@ -15,7 +17,7 @@ mod usage;
 mod vectors;
 
 use inwit_authority::evidence::TcbStatus;
-use inwit_authority::policy::{PermissionFile, PolicyFile, TcbFile};
+use inwit_authority::policy::{ConsoleFile, PermissionFile, PolicyFile, RequirementFile, TcbFile};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -140,6 +142,8 @@ fn lenient() -> PolicyFile {
     policy.tdx.accepted_status = TcbStatus::ALL.map(|status| status.text().to_owned()).to_vec();
     policy.tdx.dynamic_platform = PermissionFile::Allowed;
     policy.tdx.cached_keys = PermissionFile::Allowed;
+    policy.azure.console = ConsoleFile::Allowed;
+    policy.azure.secure_boot = RequirementFile::NotDemanded;
     policy
 }
 

@@ -8,11 +8,12 @@ use inwit_protocol::primitives::sha256;
 use serde_json::Value;
 
 use super::evidence_support::amd::{self, ASK_SERIAL, DAY};
+use super::evidence_support::der::pem;
 use super::evidence_support::intel::Platform as Chip;
 use super::evidence_support::policy::agent;
 use super::evidence_support::read;
 use super::evidence_support::tpm::{Tpm, evidence_of};
-use super::simulated::{MILAN, pem, report, snp, td, tdx};
+use super::simulated::{MILAN, report, snp, td, tdx};
 use super::{Case, Ended, hex};
 
 const NAME_IT: &str = "name the root file itself with --endorsements FILE";

@@ -8,6 +8,7 @@ use serde_json::Value;
 use x509_parser::pem::Pem;
 
 use super::evidence_support::amd::{self, ASK_SERIAL, Amd, DAY, Rsa};
+use super::evidence_support::der::pem;
 use super::evidence_support::intel::{self, ATTRIBUTES, Intel, Platform as Chip, Td, XFAM};
 use super::evidence_support::policy::agent;
 use super::evidence_support::snp::{GUID_ASK, GUID_VCEK, table};
@@ -32,20 +33,6 @@ pub(super) fn snp(offset: usize, bytes: &[u8]) -> Case {
     let (report, vcek) = report(offset, bytes);
     let case = Case::new("snp", amd::NOW, &report).holding("vcek", &vcek);
     case.holding("ark.der", &MILAN.ark_der).holding("ask.der", &MILAN.ask_der)
-}
-
-pub(super) fn pem(label: &str, der: &[u8]) -> Vec<u8> {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = format!("-----BEGIN {label}-----\n");
-    for three in der.chunks(3) {
-        let number = three.iter().chain(&[0, 0]).take(3).fold(0usize, |number, byte| number << 8 | usize::from(*byte));
-        let digit = |place: usize| char::from(DIGITS[number >> (18 - 6 * place) & 63]);
-        (0..4).for_each(|place| text.push(if place <= three.len() { digit(place) } else { '=' }));
-        if text.len() % 65 > 60 {
-            text.push('\n');
-        }
-    }
-    format!("{text}\n-----END {label}-----\n").into_bytes()
 }
 
 #[test]
