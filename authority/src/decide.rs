@@ -197,10 +197,11 @@ impl Authority {
         let request = AcquireRequest::parse(request).map_err(|error| Refusal::new(RefusalCode::Malformed, error))?;
         // One request is judged by one reading of the files, whatever is reloaded meanwhile.
         let verifier = self.verifier();
-        let result = verifier.verify(&request, asked, time, &random)?;
+        let verdict = verifier.verify(&request, asked, time, &random)?;
         // Between neighbours too: issuing and releasing stand on a verified signature, as they do in separate processes.
         let internal = |what: &dyn std::fmt::Display| Refusal::new(RefusalCode::Internal, what);
-        let result = result
+        let result = verdict
+            .result
             .verify(std::slice::from_ref(verifier.public_key()))
             .map_err(|error| internal(&format_args!("own attestation result: {error:?}")))?;
         let entry = verifier.registry().entries().iter().find(|entry| entry.workload.name == result.workload);
@@ -228,8 +229,10 @@ impl Authority {
             serial: hex(&issued.serial),
             secrets: workload.secrets.clone(),
         };
-        // No grant without its record: if the log cannot be written, nothing is granted.
-        self.store.record(event, time).map_err(|fault| internal(&fault))?;
+        // No grant without its record: if the log cannot be written, nothing is granted. Nor to a TPM whose state is older
+        // than one that was granted something: found here, so that no other grant comes in between.
+        let recorded = self.store.record_grant(event, verdict.tpm.as_ref(), time).map_err(|fault| internal(&fault))?;
+        recorded.map_err(|rolled_back| Refusal::new(RefusalCode::TpmRolledBack, rolled_back))?;
         tracing::info!(identifier = result.identifier.uri(), reference_values = result.reference_values, "granted");
         Ok(reply)
     }

@@ -27,5 +27,6 @@ pub mod registry;
 pub mod serve;
 pub mod state;
 mod store;
+mod tpm_history;
 mod vault;
 pub mod verifier;

@@ -6,11 +6,14 @@
 use crate::audit::{BrokenChain, Event, Head, Record};
 use crate::fault::Fault;
 use crate::files;
+use crate::tpm_history::{Reached, RolledBack, TpmMoment};
 use inwit_protocol::primitives::sha256;
 use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use std::path::Path;
 
 const SECRETS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("secrets");
+/// By SHA-256 of the attestation key's SubjectPublicKeyInfo.
+const TPMS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("tpms");
 const AUDIT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit");
 
 /// The open store.
@@ -38,6 +41,7 @@ impl Store {
         let transaction = store.begin()?;
         transaction.open_table(SECRETS).map_err(fault)?;
         transaction.open_table(AUDIT).map_err(fault)?;
+        transaction.open_table(TPMS).map_err(fault)?;
         transaction.commit().map_err(fault)?;
         Ok(store)
     }
@@ -86,6 +90,26 @@ impl Store {
         transaction.commit().map_err(fault)
     }
 
+    /// Records a grant, and how far the TPM that vouched for it had come: both, or neither where that TPM went back. Two
+    /// grants at a time are one after the other here, so a state cannot be used twice in between.
+    pub(crate) fn record_grant(
+        &self,
+        event: Event,
+        tpm: Option<&TpmMoment>,
+        time: u64,
+    ) -> Result<Result<(), RolledBack>, Fault> {
+        let transaction = self.begin()?;
+        if let Some(moment) = tpm
+            && let Err(rolled_back) = advance(&transaction, moment)?
+        {
+            // Not committed: nothing was changed.
+            return Ok(Err(rolled_back));
+        }
+        append(&transaction, event, time)?;
+        transaction.commit().map_err(fault)?;
+        Ok(Ok(()))
+    }
+
     /// Every audit record, oldest first.
     pub(crate) fn audit_records(&self) -> Result<Vec<Vec<u8>>, Fault> {
         let transaction = self.0.begin_read().map_err(fault)?;
@@ -109,6 +133,23 @@ fn head(table: &impl ReadableTable<u64, &'static [u8]>) -> Result<Head, Fault> {
     Ok(Head { length: record.sequence, digest: sha256(bytes.value()), time: record.time })
 }
 
+/// Moves what is remembered of a TPM on. A memory that does not parse is a fault: forgetting would let an old state in.
+fn advance(transaction: &WriteTransaction, moment: &TpmMoment) -> Result<Result<(), RolledBack>, Fault> {
+    let mut table = transaction.open_table(TPMS).map_err(fault)?;
+    let reached = match table.get(moment.key()).map_err(fault)? {
+        None => Ok(Reached::first(moment)),
+        Some(bytes) => {
+            let reached =
+                Reached::decode(bytes.value()).ok_or_else(|| Fault::of("store", "a TPM's history is damaged"))?;
+            reached.then(moment)
+        }
+    };
+    match reached {
+        Ok(reached) => table.insert(moment.key(), reached.encode().as_slice()).map_err(fault).map(|_| Ok(())),
+        Err(rolled_back) => Ok(Err(rolled_back)),
+    }
+}
+
 fn append(transaction: &WriteTransaction, event: Event, time: u64) -> Result<(), Fault> {
     let mut table = transaction.open_table(AUDIT).map_err(fault)?;
     let head = head(&table)?;
@@ -120,6 +161,27 @@ fn append(transaction: &WriteTransaction, event: Event, time: u64) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tpm_history::moment;
+
+    #[test]
+    fn a_tpm_that_went_back_is_granted_nothing_even_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.redb");
+        let granted = |store: &Store, moment: &TpmMoment| {
+            store.record_grant(Event::SecretStored { name: "a grant".into() }, Some(moment), 1).unwrap()
+        };
+        let store = Store::create(&path).unwrap();
+        assert!(granted(&store, &moment(5, 0, 1_000, true)).is_ok());
+        assert!(granted(&store, &moment(6, 0, 2_000, true)).is_ok());
+        drop(store);
+        let store = Store::open(&path).unwrap();
+        assert!(granted(&store, &moment(5, 0, 1_500, true)).unwrap_err().to_string().contains("reset count 5"));
+        assert!(granted(&store, &moment(6, 0, 1_999, true)).is_err());
+        assert_eq!(store.verify_audit().unwrap().unwrap().length, 2, "what is not granted is not recorded as granted");
+        assert!(granted(&store, &moment(6, 0, 2_001, true)).is_ok());
+        assert!(store.record_grant(Event::SecretStored { name: "no TPM".into() }, None, 1).unwrap().is_ok());
+        assert_eq!(store.verify_audit().unwrap().unwrap().length, 4);
+    }
 
     #[test]
     fn a_name_is_taken_once_and_every_change_is_in_the_chain() {

@@ -5,6 +5,7 @@
 use crate::evidence::{Endorsements, authenticate};
 use crate::policy::PolicyFile;
 use crate::registry::Registry;
+use crate::tpm_history::TpmMoment;
 use inwit_protocol::binding::{Binding, BindingError, Purpose};
 use inwit_protocol::message::AcquireRequest;
 use inwit_protocol::primitives::{PublicKey, SigningKey, sha256};
@@ -29,6 +30,14 @@ impl Outstanding {
     pub fn of_connection(nonce: [u8; 32], peer: PublicKey) -> Self {
         Self { nonce, peer }
     }
+}
+
+/// What one request was found to be.
+pub struct Verdict {
+    /// For whoever issues or releases.
+    pub result: Signed<AttestationResult>,
+    /// How far the TPM that vouched had come; to be compared with its history before anything is granted.
+    pub(crate) tpm: Option<TpmMoment>,
 }
 
 /// The Verifier, with everything that it judges by, read at one moment.
@@ -84,7 +93,7 @@ impl Verifier {
         asked: Outstanding,
         now: u64,
         random: &dyn SecureRandom,
-    ) -> Result<Signed<AttestationResult>, Refusal> {
+    ) -> Result<Verdict, Refusal> {
         let binding = Binding::parse(&request.binding).map_err(binding_refusal)?;
         if binding.nonce != asked.nonce {
             return Err(Refusal::new(RefusalCode::NonceMismatch, "the binding was made for another connection"));
@@ -127,7 +136,9 @@ impl Verifier {
             issued_at: now,
             expires_at: now.saturating_add(self.result_seconds),
         };
-        Signed::sign(&result, &self.key, random).map_err(|error| Refusal::new(RefusalCode::Internal, error))
+        let signed = Signed::sign(&result, &self.key, random);
+        let result = signed.map_err(|error| Refusal::new(RefusalCode::Internal, error))?;
+        Ok(Verdict { result, tpm: TpmMoment::of(appraised.claims()) })
     }
 }
 

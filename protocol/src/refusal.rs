@@ -35,6 +35,8 @@ codes! {
     EvidenceMissing = "evidence-missing", "FC-1", false, "check that the guest's report device answers";
     /// Evidence or an endorsement is outside its validity window.
     EndorsementExpired = "endorsement-expired", "FC-2", false, "import fresh endorsements, and check the verifier's clock";
+    /// A TPM states an earlier time of its life than one that was accepted.
+    TpmRolledBack = "tpm-rolled-back", "FC-2", false, "run the machine's TPM from its newest state, and no copy of it; after TPM2_Clear, enrol a new attestation key";
     /// The nonce in the binding is not this connection's.
     NonceMismatch = "nonce-mismatch", "FC-3", false, "evidence of another connection was replayed: look at what relays the bytes";
     /// The connection's nonce has been spent.
