@@ -109,7 +109,8 @@ fn signed(
     connection: &Connection,
     evidence: Evidence,
 ) -> Result<Signed<AttestationResult>, Refusal> {
-    verifier.verify(&connection.request(evidence), connection.asked(), NOW, &SystemRandom::new())
+    let verdict = verifier.verify(&connection.request(evidence), connection.asked(), NOW, &SystemRandom::new())?;
+    Ok(verdict.result)
 }
 
 fn verified(verifier: &Verifier, signed: Signed<AttestationResult>) -> Verified<AttestationResult> {
