@@ -11,7 +11,8 @@
 //!                             tcb-info*.json                 TCB info as Intel's service answers, signature included
 //!                             qe-identity*.json              the quoting enclave's identity in the same form
 //!                             collateral*.json               QuoteCollateralV3, all of it in one document
-//! endorsements/vtpm/attestation-keys                         a SHA-256 of a SubjectPublicKeyInfo in hex, a line each
+//! endorsements/vtpm/attestation-keys                         a SHA-256 in hex, a line each: of the key's SubjectPublicKeyInfo, or
+//!                                                            the digest in its TPM Name, which covers its attributes
 //! ```
 //!
 //! Certificates and lists are DER. Another *.json under a TDX root is an error; files with other names have no effect.

@@ -270,9 +270,9 @@ pub struct AzureClaims {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AzureTee {
     /// The paravisor's SNP report.
-    Snp(SnpClaims),
+    Snp(Box<SnpClaims>),
     /// The TDX quote made from the paravisor's TDREPORT.
-    Tdx(TdxClaims),
+    Tdx(Box<TdxClaims>),
 }
 
 /// Runtime claims of Azure's paravisor, whose hash is in REPORT_DATA (openhcl_attestation_protocol, `runtime_claims`).

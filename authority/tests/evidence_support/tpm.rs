@@ -21,7 +21,7 @@ pub const RSASSA: u16 = 0x0014;
 pub const RSAPSS: u16 = 0x0016;
 
 enum Key {
-    P256(EcdsaKeyPair),
+    P256(Box<EcdsaKeyPair>),
     Rsa(RsaKeyPair, u16),
 }
 
@@ -40,7 +40,7 @@ impl Tpm {
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random).unwrap();
-        Self::with(Key::P256(key), agent)
+        Self::with(Key::P256(Box::new(key)), agent)
     }
 
     /// The same with an RSA key of 2,048 bits that signs by `scheme`.

@@ -253,8 +253,8 @@ mod tests {
     /// An Azure VM on that TEE, with console (and whether the host writes to it) and Secure Boot.
     fn azure(tee: Claims, console: (bool, Option<bool>), secure_boot: bool) -> Claims {
         let tee = match tee {
-            Claims::Snp(claims) => AzureTee::Snp(*claims),
-            Claims::Tdx(claims) => AzureTee::Tdx(*claims),
+            Claims::Snp(claims) => AzureTee::Snp(claims),
+            Claims::Tdx(claims) => AzureTee::Tdx(claims),
             other => panic!("{other:?}"),
         };
         let runtime = RuntimeClaims {

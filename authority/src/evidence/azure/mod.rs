@@ -87,7 +87,7 @@ pub(super) fn authenticate_snp(
     let report = Report::parse(&quote.hcl_report).map_err(AzureError::from)?;
     let Hardware::Snp(hardware) = report.hardware else { return Err(AzureError::Tee.into()) };
     let snp::Authenticated { report_data, claims } = snp::authenticate(hardware, table, by, at)?;
-    booted(&report, report_data, AzureTee::Snp(claims), quote.tpm.as_ref(), log)
+    booted(&report, report_data, AzureTee::Snp(Box::new(claims)), quote.tpm.as_ref(), log)
 }
 
 /// Authenticates an encoded [`AzureQuote`] around a TDREPORT and its quote.
@@ -101,7 +101,7 @@ pub(super) fn authenticate_tdx(quote: &[u8], log: &[u8], by: &Endorsements, at: 
     let read = TdReport::try_from(&report.read).map_err(|_| ReportError::Library("it holds no TDREPORT"));
     let read = read.map_err(AzureError::from)?;
     td::compare(hardware, &read, &claims, &report_data).map_err(AzureError::from)?;
-    booted(&report, report_data, AzureTee::Tdx(claims), quote.tpm.as_ref(), log)
+    booted(&report, report_data, AzureTee::Tdx(Box::new(claims)), quote.tpm.as_ref(), log)
 }
 
 /// From an authentic hardware report on: runtime claims, the key in them, and what it signed.
