@@ -60,7 +60,7 @@ fn row(world: &World, programs: &'static Programs, platform: Platform, scene: Sc
         });
         format!("{name} {}", values.unwrap_or(0))
     });
-    println!("{platform:>5} {scene:?} (median of {runs}): {}", medians.collect::<Vec<_>>().join(" · "));
+    println!("{platform:>9} {scene:?} (median of {runs}): {}", medians.collect::<Vec<_>>().join(" · "));
 }
 
 fn main() {
@@ -71,10 +71,10 @@ fn main() {
     let world = World::here();
     let programs = Programs::build(&world, &Progress::on_stderr()).expect("programs");
     println!("milliseconds by phase; `evidence` is the report device, `credential` the exchange with the authority");
-    for platform in [Platform::Snp, Platform::Tdx, Platform::Vtpm] {
+    for platform in [Platform::Snp, Platform::Tdx, Platform::Vtpm, Platform::AzureSnp, Platform::AzureTdx] {
         row(&world, programs, platform, Scene::Process, number_after("--runs", 9));
     }
-    for platform in [Platform::Snp, Platform::Tdx, Platform::Vtpm] {
+    for platform in [Platform::Snp, Platform::Tdx, Platform::Vtpm, Platform::AzureSnp, Platform::AzureTdx] {
         row(&world, programs, platform, Scene::Machine, number_after("--boots", 3));
     }
 }

@@ -4,16 +4,20 @@
 
 mod refusals_support;
 
-use inwit_protocol::evidence::Platform::{self, Snp, Tdx, Vtpm};
+use inwit_protocol::evidence::Platform::{self, AzureSnp, AzureTdx, Snp, Tdx, Vtpm};
 use inwit_protocol::refusal::RefusalCode::{self, *};
-use inwit_tests::hardware::Machine;
+use inwit_tests::hardware::azure::REPORT_INDEX;
+use inwit_tests::hardware::{Machine, Paravisor, SnpMachine};
 use inwit_tests::stage::guest::{End, run_machine};
 use inwit_tests::stage::image::{self, Place, Settings};
 use inwit_tests::stage::play::{Scene, Twist};
+use inwit_tests::stage::recorder::forge;
+use inwit_tests::stage::trust::open_tpm;
 use inwit_tests::stage::{CONFIDENTIAL, HELLO};
 use inwit_tests::world::kernel::Kernel;
 use inwit_tests::world::qemu::Boot;
 use inwit_tests::world::setup::Step;
+use inwit_tests::world::swtpm::{EkCertificate, Swtpm};
 use refusals_support::By::{self, Authority, GuestAfterGrant};
 use refusals_support::{Ground, assert_nothing_started, assert_one_refusal, ground};
 
@@ -61,6 +65,16 @@ fn the_whole_path_on_a_tpm() {
 }
 
 #[test]
+fn the_whole_path_on_azure_snp() {
+    boots(AzureSnp);
+}
+
+#[test]
+fn the_whole_path_on_azure_tdx() {
+    boots(AzureTdx);
+}
+
+#[test]
 fn an_initramfs_with_one_byte_changed_on_snp() {
     refused(Snp, Twist::InitrdByte, MeasurementUnregistered, Authority);
 }
@@ -74,6 +88,12 @@ fn an_initramfs_with_one_byte_changed_on_tdx() {
 #[test]
 fn an_initramfs_with_one_byte_changed_on_a_tpm() {
     refused(Vtpm, Twist::InitrdByte, MeasurementUnregistered, Authority);
+}
+
+/// The hardware measures the paravisor alone: what booted is in its TPM.
+#[test]
+fn an_initramfs_with_one_byte_changed_on_azure_snp() {
+    refused(AzureSnp, Twist::InitrdByte, MeasurementUnregistered, Authority);
 }
 
 #[test]
@@ -99,6 +119,30 @@ fn a_launch_policy_with_debug() {
 #[test]
 fn a_disk_with_one_byte_changed() {
     refused(Snp, Twist::DiskByte, DiskUnopenable, GuestAfterGrant);
+}
+
+/// The firmware has locked the platform's hierarchy when a guest starts: it reads the report and cannot write another.
+#[test]
+fn a_guest_that_would_forge_the_paravisors_report() {
+    let Some(ground) = stage("a forged report") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("tpm");
+    Swtpm::manufacture(&state, EkCertificate::Absent).unwrap();
+    let machine = Machine::from(SnpMachine::new(&ground.amd_root(), [0xa2; 48]).unwrap());
+    let provisioned = Paravisor::on(machine).provision(&Swtpm::serve(&state).unwrap()).unwrap();
+    let tried = forge(&ground.world, &state, &folder.path().join("forger")).unwrap();
+    let expected = [
+        ("index-write", "12f"), // TPM_RC_AUTH_UNAVAILABLE
+        ("owner-read", "0"),
+        ("owner-undefine", "149"), // TPM_RC_NV_AUTHORIZATION
+        ("owner-write", "149"),
+        ("platform-undefine", "9a2"), // TPM_RC_BAD_AUTH: the empty password is no longer the platform's
+        ("platform-write", "9a2"),
+    ];
+    assert_eq!(tried, expected.map(|(act, code)| (act.to_owned(), code.to_owned())).into());
+    let tpm = Swtpm::serve(&state).unwrap();
+    let report = open_tpm(tpm.socket()).unwrap().nv_read(REPORT_INDEX, 2_048).unwrap();
+    assert!(report.starts_with(&provisioned.hcl_report));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! like from outside. Believes neither console nor log alone: each is held against the other.
 #![allow(dead_code, unreachable_pub)] // each test binary compiles this and uses its own part
 
+pub mod azure;
 pub mod impostor;
 pub mod records;
 pub mod site;

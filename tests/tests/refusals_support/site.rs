@@ -84,14 +84,8 @@ impl Site {
     /// Ends the authority, has its audit chain verified, and reads it.
     pub fn close(self) -> Log {
         assert_eq!(self.service.into_inner().unwrap().stop().unwrap(), Some(0), "the authority ends in order");
-        self.office.run(&["audit", "verify"]).unwrap();
-        let shown = self.office.run(&["audit", "show"]).unwrap();
-        let decisions = shown["records"].as_array().unwrap().iter().map(|record| record["decision"].clone());
-        let decisions: Vec<serde_json::Value> = decisions.collect();
-        let of = |event: &str| decisions.iter().filter(|decision| decision["event"] == event).collect::<Vec<_>>();
-        let refused = of("refused").iter().map(|decision| decision["code"].as_str().unwrap().to_owned()).collect();
         super::assert_no_secret_below(self.folder.path());
-        Log { granted: of("granted").len(), refused }
+        read_log(&self.office)
     }
 
     /// A connection of a guest with this key, its handshake done on this side.
@@ -101,14 +95,7 @@ impl Site {
 
     /// A connection of a client with any credentials.
     pub fn visit_with(&self, config: ClientConfig) -> std::io::Result<Visit> {
-        let stream = TcpStream::connect(self.address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let connection = ClientConnection::new(Arc::new(config), "authority.invalid".try_into().unwrap());
-        let mut visit = Visit { stream: StreamOwned::new(connection.map_err(std::io::Error::other)?, stream) };
-        while visit.stream.conn.is_handshaking() {
-            visit.stream.conn.complete_io(&mut visit.stream.sock)?;
-        }
-        Ok(visit)
+        Visit::open(self.address, config)
     }
 
     /// What an honest guest would ask over this connection.
@@ -150,6 +137,17 @@ impl Site {
         let answer = self.ask(&Holder::new(), |_| {});
         assert!(matches!(answer, Answer::Granted(_)), "an honest guest got {answer:?}");
     }
+}
+
+/// Has the audit chain of an authority verified, and reads it.
+pub fn read_log(office: &Office) -> Log {
+    office.run(&["audit", "verify"]).unwrap();
+    let shown = office.run(&["audit", "show"]).unwrap();
+    let decisions = shown["records"].as_array().unwrap().iter().map(|record| record["decision"].clone());
+    let decisions: Vec<serde_json::Value> = decisions.collect();
+    let of = |event: &str| decisions.iter().filter(|decision| decision["event"] == event).collect::<Vec<_>>();
+    let refused = of("refused").iter().map(|decision| decision["code"].as_str().unwrap().to_owned()).collect();
+    Log { granted: of("granted").len(), refused }
 }
 
 /// `connections` in `authority.toml`, which has no command of its own.
@@ -238,6 +236,18 @@ impl Answer {
 }
 
 impl Visit {
+    /// A connection of a client with any credentials, its handshake done on this side.
+    pub fn open(address: SocketAddr, config: ClientConfig) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let connection = ClientConnection::new(Arc::new(config), "authority.invalid".try_into().unwrap());
+        let mut visit = Self { stream: StreamOwned::new(connection.map_err(std::io::Error::other)?, stream) };
+        while visit.stream.conn.is_handshaking() {
+            visit.stream.conn.complete_io(&mut visit.stream.sock)?;
+        }
+        Ok(visit)
+    }
+
     pub fn nonce(&self) -> [u8; 32] {
         inwit_protocol::tls::nonce(&self.stream.conn).unwrap()
     }

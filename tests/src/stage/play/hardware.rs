@@ -38,6 +38,8 @@ impl Play<'_> {
         match (root, &tpm, machine) {
             (Root::Azure { .. }, Some(folder), Some(machine)) => {
                 let quoting = match &machine {
+                    // Nobody could import what no root of the authority's vouches for.
+                    Machine::Snp(_) if matches!(self.twist, Twist::ForeignRoot) => None,
                     Machine::Snp(machine) => {
                         // Azure's host gives the chip's certificate to whoever asks; the operator imports it.
                         office.import("vcek.der", &machine.vcek.certificate)?;
