@@ -49,7 +49,7 @@ const AFTER_HELP: &str = "\
 A first authority, in order:
   inwit-authority init --trust-domain demo.example
   (state the accepted patch levels in authority.toml, [policy.snp.minimum_tcb.milan])
-  inwit-authority endorsements add --platform snp --name milan ark.der ask.der milan.crl
+  inwit-authority endorsements import ark-milan.der milan-cert-chain.pem milan.crl
   inwit-authority secret add disk --generate 32
   inwit-authority workload add hello --identifier spiffe://demo.example/hello --reference hello.toml --secret disk
   inwit-authority serve --listen 0.0.0.0:4050

@@ -11,8 +11,8 @@
 //!                             tcb-info*.json                 TCB info as Intel's service answers, signature included
 //!                             qe-identity*.json              the quoting enclave's identity in the same form
 //!                             collateral*.json               QuoteCollateralV3, all of it in one document
-//! endorsements/vtpm/attestation-keys                         a SHA-256 in hex, a line each: of the key's SubjectPublicKeyInfo, or
-//!                                                            the digest in its TPM Name, which covers its attributes
+//! endorsements/vtpm/attestation-keys                         SHA-256 of a SubjectPublicKeyInfo, or of a TPMT_PUBLIC as a
+//!                                                            TPM Name has it: 64 hex digits a line
 //! ```
 //!
 //! Certificates and lists are DER. Another *.json under a TDX root is an error; files with other names have no effect.

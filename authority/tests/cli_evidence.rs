@@ -9,6 +9,8 @@ mod azure;
 mod ear;
 #[path = "cli_evidence/found.rs"]
 mod found;
+#[path = "cli_evidence/loose.rs"]
+mod loose;
 #[path = "cli_evidence/simulated.rs"]
 mod simulated;
 #[path = "cli_evidence/usage.rs"]

@@ -5,6 +5,7 @@
 
 mod evidence;
 mod intel;
+mod table;
 
 use crate::endorsement_files::parse_pin;
 use crate::evidence::x509::{self, X509Error};
@@ -15,13 +16,10 @@ use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
 pub(super) use intel::{carried_roots, parts};
+pub(super) use table::table_pieces;
 
 /// Blocks read of one PEM file.
 const BLOCK_LIMIT: usize = 64;
-/// Bytes of one entry of a certificate table: GUID, offset, length (GHCB specification 56421).
-const TABLE_ENTRY: usize = 24;
-/// Entries read of a certificate table.
-const TABLE_ENTRIES: usize = 16;
 /// First byte of a DER SEQUENCE.
 const SEQUENCE: u8 = 0x30;
 
@@ -34,7 +32,7 @@ pub(super) enum Piece {
     /// A revocation list in the name of a product's root.
     List(Product, Vec<u8>),
     /// The certificate of a VCEK or VLEK.
-    Vek(VekCertificate, Vec<u8>),
+    Vek(Box<VekCertificate>, Vec<u8>),
     /// The certificate table that a host hands out with an extended report.
     Table(Vec<u8>),
     /// The root certificate of quotes, by its common name.
@@ -112,7 +110,7 @@ pub(super) fn recognise(bytes: &[u8]) -> Result<Vec<Piece>, NoEndorsement> {
     if let Some(what) = evidence::name(bytes) {
         return Err(NoEndorsement::Evidence(what));
     }
-    if is_table(bytes) {
+    if table::is_table(bytes) {
         return Ok(vec![Piece::Table(bytes.to_vec())]);
     }
     Err("no endorsement known here: certificates and revocation lists (DER, PEM, hexadecimal), a host's certificate table, \
@@ -155,7 +153,7 @@ fn certificate(der: &[u8]) -> Result<Piece, String> {
     };
     if matches!(subject, "SEV-VCEK" | "SEV-VLEK") {
         let vek = VekCertificate::from_der(der).map_err(|error| error.to_string())?;
-        return Ok(Piece::Vek(vek, der.to_vec()));
+        return Ok(Piece::Vek(Box::new(vek), der.to_vec()));
     }
     let self_issued = certificate.subject().as_raw() == certificate.issuer().as_raw();
     if let Some(piece) = intel::certificate(subject, self_issued, der) {
@@ -205,43 +203,11 @@ fn document(bytes: &[u8]) -> Result<Piece, NoEndorsement> {
     Ok(intel::document(&json, bytes).ok_or_else(|| missing.to_owned())??)
 }
 
-/// What a certificate table holds, each entry by its content; it is the host's word, roots in it too.
-///
-/// # Errors
-/// The entry that is not understood.
-pub(super) fn table_pieces(table: &[u8]) -> Result<Vec<Piece>, String> {
-    let (entries, _) = table.as_chunks::<TABLE_ENTRY>();
-    let used = entries.iter().take(TABLE_ENTRIES).take_while(|entry| **entry != [0; TABLE_ENTRY]);
-    used.map(|entry| {
-        let range = table_range(entry).ok_or("an entry of the certificate table points outside of it")?;
-        der(table.get(range).unwrap_or_default())
-    })
-    .collect()
-}
-
 /// Lines of digests, with empty lines and lines that begin with # between them; `None` when it is another text.
 fn attestation_keys(text: &str) -> Option<Vec<[u8; 32]>> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let keys: Vec<[u8; 32]> = lines.map(parse_pin).collect::<Option<_>>()?;
     (!keys.is_empty()).then_some(keys)
-}
-
-/// Whether the bytes have the outer form of a certificate table: entries that point into it, then a zero entry. What is
-/// in it is read, strictly, when Evidence is judged.
-fn is_table(bytes: &[u8]) -> bool {
-    let (entries, _) = bytes.as_chunks::<TABLE_ENTRY>();
-    let end = entries.iter().take(TABLE_ENTRIES).position(|entry| *entry == [0; TABLE_ENTRY]);
-    let Some(count @ 1..) = end else { return false };
-    let begins = |entry| table_range(entry).and_then(|range| bytes.get(range)).and_then(<[u8]>::first);
-    entries.iter().take(count).all(|entry| begins(entry) == Some(&SEQUENCE))
-}
-
-/// Where an entry of a certificate table says that its certificate lies.
-fn table_range(entry: &[u8; TABLE_ENTRY]) -> Option<std::ops::Range<usize>> {
-    let [.., a, b, c, d, e, f, g, h] = *entry;
-    let offset = usize::try_from(u32::from_le_bytes([a, b, c, d])).ok()?;
-    let length = usize::try_from(u32::from_le_bytes([e, f, g, h])).ok()?;
-    Some(offset..offset.checked_add(length)?)
 }
 
 #[cfg(test)]
@@ -289,23 +255,12 @@ mod tests {
         assert!(complaint(b"# nothing\n").contains("no endorsement"));
     }
 
-    #[test]
-    fn a_table_points_into_itself_and_ends() {
-        let entry = |offset: u32, length: u32| [&[7; 16][..], &offset.to_le_bytes(), &length.to_le_bytes()].concat();
-        let table = |entry: Vec<u8>| [entry, vec![0; 24], vec![SEQUENCE, 0]].concat();
-        assert!(is_table(&table(entry(48, 2))));
-        assert!(!is_table(&table(entry(48, 3))), "beyond its end");
-        assert!(!is_table(&table(entry(u32::MAX, u32::MAX))));
-        assert!(!is_table(&table(entry(24, 2))), "not at a certificate");
-        assert!(!is_table(&[0; 48]), "without an entry");
-        assert!(!is_table(&entry(0, 1)), "without an end");
-    }
-
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), first in 0usize..4) {
             let start = [&b""[..], b"\x30\x82", b"-----BEGIN CERTIFICATE-----\n", b"{"][first];
-            let _ = recognise(&[start, &bytes].concat());
+            let bytes = [start, &bytes].concat();
+            let _ = (recognise(&bytes), parts(&bytes));
         }
     }
 }

@@ -67,7 +67,7 @@ pub(super) fn gather(handed: &Handed<'_>) -> Result<Sources, Fault> {
     tdx(&all, handed, &mut sources)?;
     for Held { path, place, piece } in all {
         match piece {
-            Piece::Vek(certificate, _) => sources.endorsements.veks.push(certificate),
+            Piece::Vek(certificate, _) => sources.endorsements.veks.push(*certificate),
             Piece::AttestationKeys(keys) => sources.attestation_keys(handed, &path, place, keys),
             Piece::Table(table) if sources.table.as_ref().is_some_and(|other| *other != table) => {
                 return Err(Fault::of(path.display(), "a second certificate table: a report comes with one"));

@@ -227,6 +227,7 @@ fn clocked(at: Option<u64>) -> Result<(u64, &'static str), Fault> {
 
 fn list(state: &State, at: Option<u64>) -> Result<Done, Fault> {
     let (at, clock) = clocked(at)?;
+    let _held = store::lock(&state.endorsement_folder())?;
     let (counts, mut said) = counts(state)?;
     let (kept, without_effect) = store::read(&state.endorsement_folder())?;
     let (table, rows) = store::list(&kept, at);
@@ -239,6 +240,7 @@ fn list(state: &State, at: Option<u64>) -> Result<Done, Fault> {
 
 fn check(state: &State, at: Option<u64>, within: u16, demands: &Demands) -> Result<Done, Fault> {
     let (at, clock) = clocked(at)?;
+    let _held = store::lock(&state.endorsement_folder())?;
     let (counts, mut said) = counts(state)?;
     let (kept, _) = store::read(&state.endorsement_folder())?;
     let checked = store::check(&kept, at, within, demands);

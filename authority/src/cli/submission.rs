@@ -24,11 +24,15 @@ A root counts when you name its file, or a folder that it lies in or below. When
 evidence or its event log, itself or deeper, no root in or below it counts, for whoever made the evidence may have put it
 there; name the root file, or its own folder. A root inside of collateral does not count either. With --root-sha256 your
 word is the digest: such roots count wherever they are found, the one inside of collateral too, and no others do.
-Intermediates, keys of chips, revocation lists and collateral count from everywhere, for a root has signed them.
+Intermediates, keys of chips, revocation lists and collateral count from everywhere, for a root has signed them; what
+another root signed is set aside, and said so.
+
+TDX collateral is one document, or the loose answers of Intel's service: TCB info and QE identity with their signatures, the
+revocation lists of root and PCK CA, and the TCB signing chain, which the service sends in a header. Of several the newest
+that is current at --at is used. Documents for SGX have no effect.
 
 What a file holds is told by its content, not its name. A file that is not understood is an error, but for what lies in a
-folder and is clearly no endorsement by its name either (README, *.txt, report.bin, quote.bin, …): it is passed over, and
-said so.
+folder and is evidence, or clearly no endorsement by its name either (README, *.txt, …): it is passed over, and said so.
 
 --at is demanded because the outcome depends on it: certificates, revocation lists and collateral begin and end. A verdict
 by the machine's clock could not be repeated tomorrow, and whoever sets the clock would set the verdict.
@@ -91,8 +95,9 @@ pub(super) struct Submission {
     /// azure-tdx: the raw TDX quote beside a raw HCL report.
     #[arg(long, value_name = "FILE")]
     pub(super) td_quote: Option<PathBuf>,
-    /// File or folder of certificates, revocation lists (DER, PEM), certificate table, TDX collateral (QuoteCollateralV3
-    /// JSON), or attestation keys (lines of 64 hex digits); may be given several times.
+    /// File or folder of certificates, revocation lists (DER, PEM, hexadecimal), certificate table, TDX collateral (answers
+    /// of Intel's service, or QuoteCollateralV3 JSON), or attestation keys (SHA-256 of a key's SubjectPublicKeyInfo or of
+    /// its TPMT_PUBLIC, 64 hex digits a line); may be given several times.
     #[arg(long, value_name = "PATH")]
     pub(super) endorsements: Vec<PathBuf>,
     /// SHA-256 of a root certificate in DER, or of an attestation key: only such roots count, wherever they are found; may

@@ -8,10 +8,13 @@ use inwit_protocol::evidence::Platform;
 use serde_json::{Value, json};
 
 use super::evidence_support::amd;
-use super::evidence_support::azure::{self, KINVOLK, Paravisor, SNP, base64url, certificate, collected, time_of};
+use super::evidence_support::azure::{
+    self, KINVOLK, Paravisor, SNP, TDX, TDX_QUOTE, base64url, certificate, collected, time_of,
+};
 use super::evidence_support::der::pem;
 use super::evidence_support::policy::agent;
 use super::evidence_support::snp::{GUID_VCEK, table};
+use super::evidence_support::tdx::{INTEL_ROOT, named};
 use super::evidence_support::tpm::Tpm;
 use super::evidence_support::{read, vectors_or_say};
 use super::simulated::{MILAN, report};
@@ -214,4 +217,36 @@ fn the_raw_files_of_real_machines_go_together_as_they_lie_there() {
     let mixed = vectors.join(KINVOLK);
     let other = Case::new("azure-snp", at, &read(mixed.join("hcl-report-snp.bin"))).with(mixed.join("certs.pem"));
     other.authenticate(&[]).refused("endorsement-missing");
+}
+
+#[test]
+fn every_real_tdx_machine_is_authentic_and_then_refused_for_what_it_lacks() {
+    let Some(vectors) = vectors_or_say(3, "Azure TDX machines on the command line") else { return };
+    let (folder, collateral) = (vectors.join(TDX), named(&vectors, TDX_QUOTE));
+    let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let case = |name: &str| Case::new("azure-tdx", collateral.at, &read(file(name))).with(&collateral.folder);
+    let (tpm, td) = (file("quote.bin"), file("td-quote.bin"));
+    let beside = ["--tpm-quote", &tpm, "--td-quote", &td];
+    for (name, more) in [("evidence-v0.json", &[][..]), ("evidence-v1.json", &[]), ("hcl-report.bin", &beside)] {
+        let with_root = ["--root-sha256", INTEL_ROOT, "--report-data", CHALLENGE];
+        let json = case(name).authenticate(&[&with_root[..], more].concat()).json(0);
+        let claims = &json["claims"];
+        assert_eq!(
+            (&claims["tee"]["tcb_status"], &claims["tee"]["fmspc"]),
+            (&"OutOfDate".into(), &"00806f050000".into())
+        );
+        assert_eq!(json["trusted_roots"][0]["sha256"], INTEL_ROOT, "{name}");
+        let mut policy = lenient();
+        let advisories = claims["tee"]["advisory_ids"].as_array().unwrap();
+        policy.tdx.accepted_advisories = advisories.iter().map(|id| id.as_str().unwrap().to_owned()).collect();
+        let case = case(name);
+        let policy = case.file("policy.toml", naming(&policy, claims).as_bytes());
+        let judged = ["--json", "--policy", policy.to_str().unwrap()];
+        let json = case.run("appraise", &[&judged[..], &with_root, more].concat()).refused("policy-forbids");
+        assert!(json["cause"].as_str().unwrap().contains("SEPT_VE_DISABLE"), "{json}");
+        case.authenticate(more).refused("endorsement-missing");
+    }
+    // A TDREPORT is nothing outside of its machine.
+    let alone = case("hcl-report.bin").authenticate(&["--root-sha256", INTEL_ROOT, "--tpm-quote", &tpm]);
+    alone.refused("evidence-missing");
 }

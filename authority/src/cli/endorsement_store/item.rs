@@ -268,3 +268,31 @@ fn document(kind: Kind, member: &str, bytes: Vec<u8>) -> Result<Item, String> {
         bytes,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_document_is_ranked_by_its_number_and_then_its_date() {
+        let info = |number: u32, from: &str| {
+            let inner = format!(
+                r#"{{"id":"TDX","fmspc":"90C06F000000","issueDate":"{from}","nextUpdate":"2026-07-01T00:00:00Z","tcbEvaluationDataNumber":{number}}}"#
+            );
+            document(Kind::TcbInfo, "tcbInfo", format!(r#"{{"tcbInfo":{inner},"signature":""}}"#).into_bytes()).unwrap()
+        };
+        let (early, late) = (info(19, "2026-06-01T00:00:00Z"), info(18, "2026-06-02T00:00:00Z"));
+        assert!(early.rank > late.rank && info(19, "2026-06-02T00:00:00Z").rank > early.rank);
+        assert_eq!((early.slot.as_str(), &early.slot), ("TCB info for FMSPC 90c06f000000", &late.slot));
+        assert!(document(Kind::TcbInfo, "tcbInfo", b"{\"tcbInfo\":{}}".to_vec()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = (document(Kind::QeIdentity, "enclaveIdentity", bytes.clone()), list(Kind::IntelList, bytes.clone()));
+            let _ = (certificate(Kind::IntelRoot, bytes.clone()), certificate_of_chip(bytes));
+        }
+    }
+}

@@ -18,7 +18,7 @@ pub(super) fn place(
     stored: &[Kept],
     older: Older,
     plan: &mut Plan,
-) -> Result<(), Kept> {
+) -> Result<(), Box<Kept>> {
     let for_the_same = |folder: &PathBuf, other: &Item| same_root.contains(folder) && same_thing(&item, other);
     let peers: Vec<&Kept> = stored.iter().filter(|kept| for_the_same(&kept.folder, &kept.item)).collect();
     if peers.iter().any(|kept| kept.item.bytes == item.bytes) {
@@ -28,7 +28,7 @@ pub(super) fn place(
     let newer = |kept: &&&Kept| kept.item.rank > item.rank && covers(&kept.item, &item);
     let newest = peers.iter().filter(newer).max_by_key(|kept| kept.item.rank);
     if let (Some(newest), Older::Declined) = (newest, older) {
-        return Err((**newest).clone());
+        return Err(Box::new((**newest).clone()));
     }
     let goes = |kept: &&Kept| {
         let superseded = kept.item.rank <= item.rank && covers(&item, &kept.item);
