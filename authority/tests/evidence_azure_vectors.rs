@@ -237,9 +237,12 @@ fn two_other_readings_of_the_same_reports_agree() {
         let report = collected(&vectors.join(SNP).join(name)).quote.hcl_report;
         reports.push((report, Some(claims(&authentic).runtime.attestation_key)));
     }
-    for path in
-        [format!("{SNP}/hcl-report.bin"), format!("{TDX}/hcl-report.bin"), format!("{KINVOLK}/hcl-report-tdx.bin")]
-    {
+    for path in [
+        format!("{SNP}/hcl-report.bin"),
+        format!("{TDX}/hcl-report.bin"),
+        format!("{KINVOLK}/hcl-report-tdx.bin"),
+        format!("{KINVOLK}/hcl-report-snp.bin"),
+    ] {
         reports.push((read(vectors.join(path)), None));
     }
     let mut verified = 0;
