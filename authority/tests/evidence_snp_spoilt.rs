@@ -13,9 +13,7 @@ use std::io::Write;
 use std::sync::LazyLock;
 
 use evidence_support::amd::{Amd, NOW};
-use evidence_support::snp::{
-    self, GENOA_5, GUID_ASK, GUID_VCEK, GUID_VLEK, MILAN_2, MILAN_3, TURIN_5, VECTORS, VLEK, table,
-};
+use evidence_support::snp::{GENOA_5, GUID_ASK, GUID_VCEK, GUID_VLEK, MILAN_2, MILAN_3, TURIN_5, VECTORS, VLEK, table};
 use evidence_support::{evidence, read, vectors_or_say};
 use inwit_authority::evidence::{Claims, Endorsements, Product, SnpClaims, SnpRoot, authenticate};
 use inwit_protocol::evidence::Platform;

@@ -41,6 +41,7 @@ fn snp(claims: &SnpClaims) -> Rows {
         row("csp_id", provider),
         row("revocation", revocation),
         row("chip_id", &claims.chip_id),
+        row("chip_id_masked", claims.chip_id == [0; 64]),
         row("reported_tcb", tcb(&claims.reported_tcb)),
         row("committed_tcb", tcb(&claims.committed_tcb)),
         row("current_tcb", tcb(&claims.current_tcb)),
@@ -81,8 +82,12 @@ fn platform_info(info: PlatformInfo) -> Rows {
     vec![
         row("bits", bits(info.bits())),
         row("smt_enabled", info.smt_enabled()),
+        row("tsme_enabled", info.tsme_enabled()),
+        row("ecc_enabled", info.ecc_enabled()),
+        row("rapl_disabled", info.rapl_disabled()),
         row("ciphertext_hiding", info.ciphertext_hiding()),
         row("alias_check_complete", info.alias_check_complete()),
+        row("tio_enabled", info.tio_enabled()),
     ]
 }
 

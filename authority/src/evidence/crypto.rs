@@ -1,5 +1,5 @@
 //! The one file that knows with which library the signatures on Evidence and Endorsements are verified: aws-lc-rs, because a
-//! P-384 verification with it costs a third of one with ring, and every SNP report is one (`cargo bench -p inwit-authority`).
+//! P-384 verification with it costs a third of one with ring, and every SNP report is one (`just bench-beside`).
 //! Keys, issuing and TLS stay with ring, in `inwit_protocol::primitives`; the guest has no part of this.
 //!
 //! Verifies only: it holds no key, makes no signature and decides nothing about whose key it is.

@@ -147,9 +147,9 @@ fn encodings(der: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
             let long = [&[0x30, 0x81, algorithm[1]], &algorithm[2..]].concat();
             outer(&[tbs, &long, signature])
         }),
-        ("a signature of seven bits less", outer(&[tbs, algorithm, &tlv(3, &[&[7], &bits[..]].concat())])),
-        ("a signature with a zero before it", outer(&[tbs, algorithm, &tlv(3, &[&[0, 0], &bits[..]].concat())])),
-        ("a signature with a zero after it", outer(&[tbs, algorithm, &tlv(3, &[&[0], &bits[..], &[0]].concat())])),
+        ("a signature of seven bits less", outer(&[tbs, algorithm, &tlv(3, &[&[7], bits].concat())])),
+        ("a signature with a zero before it", outer(&[tbs, algorithm, &tlv(3, &[&[0, 0], bits].concat())])),
+        ("a signature with a zero after it", outer(&[tbs, algorithm, &tlv(3, &[&[0], bits, &[0]].concat())])),
         ("a signature in two parts", {
             let (first, second) = bits.split_at(bits.len() / 2);
             let parts = [tlv(3, &[&[0], first].concat()), tlv(3, &[&[0], second].concat())].concat();

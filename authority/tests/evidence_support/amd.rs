@@ -68,11 +68,16 @@ impl Rsa {
 
     /// A revocation list that this key signs in the name of `issuer`.
     pub fn list(&self, issuer: &str, from: u64, until: u64, serials: &[u8]) -> Vec<u8> {
+        self.list_with(issuer, (from, until), serials, &extension(&[2, 5, 29, 20], &[], &int(1)))
+    }
+
+    /// The same with other extensions, in DER.
+    pub fn list_with(&self, issuer: &str, (from, until): (u64, u64), serials: &[u8], extensions: &[u8]) -> Vec<u8> {
         let entries: Vec<u8> = serials.iter().flat_map(|serial| seq(&[&int(*serial), &utc(from)])).collect();
         let revoked = if entries.is_empty() { vec![] } else { seq(&[&entries]) };
-        let number = tlv(0xa0, &seq(&[&extension(&[2, 5, 29, 20], &[], &int(1))]));
+        let extensions = tlv(0xa0, &seq(&[extensions]));
         let algorithm = pss(Trailer::Explicit);
-        let tbs = seq(&[&int(1), &algorithm, &name(issuer), &utc(from), &utc(until), &revoked, &number]);
+        let tbs = seq(&[&int(1), &algorithm, &name(issuer), &utc(from), &utc(until), &revoked, &extensions]);
         self.sign(&tbs, Trailer::Explicit)
     }
 }

@@ -10,6 +10,7 @@ mod tcb;
 mod vek;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 use thiserror::Error;
@@ -92,7 +93,7 @@ impl From<SnpError> for Refusal {
 #[derive(Clone, Debug)]
 pub struct VekCertificate {
     der: Vec<u8>,
-    vek: Vek,
+    vek: Arc<Vek>,
 }
 
 impl VekCertificate {
@@ -102,12 +103,12 @@ impl VekCertificate {
     /// [`EndorsementError`] when it is not the certificate of a VEK.
     pub fn from_der(der: &[u8]) -> Result<Self, EndorsementError> {
         let vek = Vek::parse(der).map_err(|error| EndorsementError::Vek(error.to_string()))?;
-        Ok(Self { der: der.to_vec(), vek })
+        Ok(Self { der: der.to_vec(), vek: Arc::new(vek) })
     }
 
     /// Its dates, under whose key it is: a chip by the first bytes of its HWID and its patch levels, or a provider.
     pub fn dated(&self) -> Vec<Dated> {
-        let Vek { product, tcb, window, .. } = &self.vek;
+        let Vek { product, tcb, window, .. } = &*self.vek;
         let name = match &self.vek.origin {
             Origin::Chip(chip) => format!("VCEK ({product} chip {}, {tcb})", Short(chip)),
             Origin::Provider(provider) => format!("VLEK ({product}, {provider}, {tcb})"),
@@ -133,7 +134,7 @@ pub(super) fn authenticate(quote: &[u8], table: &[u8], by: &Endorsements, at: u6
     };
     let mut furthest = nothing_at_hand(&report, stated);
     let comparable = by.veks.iter().filter(|stored| stored.vek.of_kind(&report).is_ok());
-    let stored = comparable.map(|stored| (stored.der.as_slice(), Ok(Cow::Borrowed(&stored.vek))));
+    let stored = comparable.map(|stored| (stored.der.as_slice(), Ok(Cow::Borrowed(&*stored.vek))));
     let sent = sent.map(|der| (der, Vek::parse(der).map(Cow::Owned)));
     for (der, vek) in stored.chain(sent) {
         let outcome = vek.map_err(SnpError::from).and_then(|vek| {

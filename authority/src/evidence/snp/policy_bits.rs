@@ -95,6 +95,26 @@ impl PlatformInfo {
         self.0 & 1 == 1
     }
 
+    /// Bit 1: the host's memory is encrypted as a whole.
+    pub fn tsme_enabled(self) -> bool {
+        self.0 >> 1 & 1 == 1
+    }
+
+    /// Bit 2: the memory corrects errors, which makes rowhammer harder.
+    pub fn ecc_enabled(self) -> bool {
+        self.0 >> 2 & 1 == 1
+    }
+
+    /// Bit 3: running average power limits are off, so that the host cannot read power draw finely.
+    pub fn rapl_disabled(self) -> bool {
+        self.0 >> 3 & 1 == 1
+    }
+
+    /// Bit 7: trusted I/O is on.
+    pub fn tio_enabled(self) -> bool {
+        self.0 >> 7 & 1 == 1
+    }
+
     /// Bit 4: ciphertext hiding is on.
     pub fn ciphertext_hiding(self) -> bool {
         self.0 >> 4 & 1 == 1
@@ -109,6 +129,26 @@ impl PlatformInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_bit_of_platform_info_has_its_own_name() {
+        let named = |bits: u64| {
+            let info = PlatformInfo::of(bits);
+            [
+                info.smt_enabled(),
+                info.tsme_enabled(),
+                info.ecc_enabled(),
+                info.rapl_disabled(),
+                info.ciphertext_hiding(),
+                info.alias_check_complete(),
+                info.tio_enabled(),
+            ]
+        };
+        for (position, bit) in [0, 1, 2, 3, 4, 5, 7].into_iter().enumerate() {
+            assert_eq!(named(1 << bit), std::array::from_fn(|name| name == position), "bit {bit}");
+        }
+        assert_eq!(named(1 << 6), [false; 7]);
+    }
 
     #[test]
     fn bit_17_is_demanded_and_unknown_bits_are_refused() {
