@@ -5,7 +5,7 @@ mod evidence_support;
 
 use std::sync::LazyLock;
 
-use evidence_support::intel::{ATTRIBUTES, Intel, NOW, Platform as Chip, Td, XFAM};
+use evidence_support::intel::{ATTRIBUTES, Intel, NOW, Platform as Chip, Revoked, Td, XFAM};
 use evidence_support::policy::{self, agent, reference};
 use evidence_support::{refused, refused_as};
 use inwit_authority::evidence::{
@@ -30,13 +30,9 @@ fn agent_rtmr() -> [u8; 48] {
 
 fn td() -> Td {
     Td {
-        attributes: ATTRIBUTES,
-        xfam: XFAM,
-        seam_attributes: 0,
-        mrtd: [0xd0; 48],
         rtmrs: [[0xd1; 48], [0xd2; 48], [0xd3; 48], agent_rtmr()],
         report_data: *ReportData::of(&binding()).bytes(),
-        qe_tail: 0,
+        ..Td::default()
     }
 }
 
@@ -91,7 +87,7 @@ fn a_platform_that_the_collateral_does_not_carry_is_refused() {
     for (chip, code) in [
         (Chip { svn: 4, ..Chip::default() }, RefusalCode::TcbTooOld),
         (Chip { status: "Revoked", ..Chip::default() }, RefusalCode::TcbTooOld),
-        (Chip { revoked: true, ..Chip::default() }, RefusalCode::EndorsementRevoked),
+        (Chip { revoked: Revoked::Pck, ..Chip::default() }, RefusalCode::EndorsementRevoked),
         (Chip { pck_until: (2026, 5, 31), ..Chip::default() }, RefusalCode::EndorsementExpired),
         (Chip { pce_id: [0, 1], ..Chip::default() }, RefusalCode::ChainUntrusted),
     ] {

@@ -9,7 +9,7 @@ use x509_parser::pem::Pem;
 
 use super::evidence_support::amd::{self, ASK_SERIAL, Amd, DAY, Rsa};
 use super::evidence_support::der::pem;
-use super::evidence_support::intel::{self, ATTRIBUTES, Intel, Platform as Chip, Td, XFAM};
+use super::evidence_support::intel::{self, ATTRIBUTES, Intel, Platform as Chip, Revoked, Td};
 use super::evidence_support::policy::agent;
 use super::evidence_support::snp::{GUID_ASK, GUID_VCEK, table};
 use super::evidence_support::tpm::{Tpm, evidence_of};
@@ -173,7 +173,7 @@ fn a_policy_that_names_the_measurement_accepts_it_and_nothing_else() {
 
 pub(super) fn td() -> Td {
     let (rtmrs, mrtd) = ([[0xd1; 48], [0xd2; 48], [0xd3; 48], [0; 48]], [0xd0; 48]);
-    Td { attributes: ATTRIBUTES, xfam: XFAM, seam_attributes: 0, mrtd, rtmrs, report_data: DATA, qe_tail: 0 }
+    Td { mrtd, rtmrs, report_data: DATA, ..Td::default() }
 }
 
 /// A quote with the simulated Intel's root, found in its collateral, and the collateral of this chip.
@@ -203,7 +203,7 @@ fn a_quote_is_told_of_and_judged_by_status_and_modes() {
     let old = tdx(&old, &td());
     assert_eq!(old.claims()["advisory_ids"], serde_json::json!(["INTEL-SA-00615"]));
     old.appraise(&policy).refused("tcb-too-old");
-    tdx(&Chip { revoked: true, ..Chip::default() }, &td()).authenticate(&[]).refused("endorsement-revoked");
+    tdx(&Chip { revoked: Revoked::Pck, ..Chip::default() }, &td()).authenticate(&[]).refused("endorsement-revoked");
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub mod amd;
 pub mod azure;
 pub mod der;
 pub mod intel;
+pub mod judge;
 pub mod loose;
 pub mod policy;
 pub mod snp;

@@ -27,6 +27,16 @@ pub fn all(vectors: &Path) -> Vec<Vector> {
     folders.into_iter().map(load).collect()
 }
 
+/// Two quotes with collateral that their own project captured, and a time between its dates.
+pub fn phala(vectors: &Path) -> [Vector; 2] {
+    let of = |(name, at): (&str, u64)| {
+        let folder = vectors.join("Phala-Network+dcap-qvl");
+        let (quote, collateral) = (folder.join(name), folder.join(format!("{name}_collateral.json")));
+        Vector { quote: read(quote), collateral: read(collateral), at, folder: folder.join(name) }
+    };
+    [("tdx_quote", 1_751_328_000), ("tdx_quote_outdated", 1_771_900_000)].map(of)
+}
+
 /// The quote whose folder's name begins so.
 pub fn named(vectors: &Path, prefix: &str) -> Vector {
     let named = |vector: &Vector| vector.name().starts_with(prefix);
