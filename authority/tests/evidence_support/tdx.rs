@@ -74,3 +74,72 @@ pub fn intel_root(collateral: &[u8]) -> Vec<u8> {
     assert_eq!(digest, INTEL_ROOT, "the collateral's root is not Intel's");
     root
 }
+
+/// Where things are in a quote of version 4 with a TD 1.0 body, or of version 5 with a TD 1.5 one.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// End of what the attestation key signed.
+    pub signed: usize,
+    /// Where the size of the outer and of the inner certification data stands.
+    pub outer: usize,
+    pub inner: usize,
+    /// The PCK chain in PEM, to the end of the quote.
+    pub chain: usize,
+}
+
+impl Layout {
+    pub fn of(quote: &[u8]) -> Self {
+        let signed = if quote[0] == 4 { 632 } else { 702 };
+        let outer = signed + 4 + 128 + 2;
+        let data = outer + 4 + 384 + 64;
+        let inner = data + 2 + usize::from(u16::from_le_bytes([quote[data], quote[data + 1]])) + 2;
+        Self { signed, outer, inner, chain: inner + 4 }
+    }
+}
+
+/// The PCK chain as the quote carries it.
+pub fn chain(quote: &[u8]) -> &[u8] {
+    let Layout { inner, chain, .. } = Layout::of(quote);
+    let size = u32::from_le_bytes(quote[inner..chain].try_into().unwrap());
+    &quote[chain..chain + usize::try_from(size).unwrap()]
+}
+
+/// The same quote with another chain, every length right.
+pub fn with_chain(quote: &[u8], text: &[u8]) -> Vec<u8> {
+    let layout = Layout::of(quote);
+    let mut made = [&quote[..layout.chain], text].concat();
+    for size_at in [layout.signed, layout.outer, layout.inner] {
+        let size = u32::try_from(made.len() - size_at - 4).unwrap();
+        made[size_at..size_at + 4].copy_from_slice(&size.to_le_bytes());
+    }
+    made
+}
+
+/// A chain as Intel's quote library writes it.
+pub fn written(certificates: &[Vec<u8>]) -> Vec<u8> {
+    let one = |der: &Vec<u8>| {
+        let pem = pem_lines(der).join("\n");
+        format!("-----BEGIN CERTIFICATE-----\n{pem}\n-----END CERTIFICATE-----\n")
+    };
+    certificates.iter().map(one).collect::<String>().into_bytes()
+}
+
+/// The certificates of a chain, DER.
+pub fn certificates(text: &[u8]) -> Vec<Vec<u8>> {
+    let end = text.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    Pem::iter_from_buffer(&text[..end]).map(|block| block.unwrap().contents).collect()
+}
+
+/// Base 64 in lines of 64 characters.
+fn pem_lines(der: &[u8]) -> Vec<String> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut digits = String::new();
+    for bytes in der.chunks(3) {
+        let bits = bytes.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - bytes.len()));
+        for at in 0..4 {
+            let digit = char::from(DIGITS[usize::try_from(bits >> (18 - 6 * at)).unwrap() & 63]);
+            digits.push(if at <= bytes.len() { digit } else { '=' });
+        }
+    }
+    digits.as_bytes().chunks(64).map(|line| String::from_utf8(line.to_vec()).unwrap()).collect()
+}

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use rustls_pki_types::AlgorithmIdentifier;
-use webpki::{CertRevocationList, OwnedCertRevocationList};
+use rustls_pki_types::{AlgorithmIdentifier, CertificateDer};
+use webpki::{CertRevocationList, EndEntityCert, OwnedCertRevocationList};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
@@ -30,6 +30,8 @@ pub(super) struct Issued {
 impl Issued {
     pub(super) fn read(der: &[u8]) -> Result<Self, X509Error> {
         let certificate = x509::certificate(der)?;
+        // What webpki would not read on a path later, for example DER with a loose tag, is not taken in now.
+        EndEntityCert::try_from(&CertificateDer::from(der)).map_err(|_| X509Error::Certificate)?;
         Ok(Self {
             der: der.to_vec(),
             name: x509::common_name(certificate.subject()).unwrap_or("a certificate without a name").to_owned(),

@@ -20,8 +20,8 @@ use crate::evidence::x509::{self, Window, X509Error};
 
 /// Longest part that is read, in bytes; Intel's are about 20 KiB.
 const PART_LIMIT: usize = 1 << 20;
-/// Certificates read of one issuer chain; Intel's have two.
-const CHAIN_LIMIT: usize = 4;
+/// Certificates of one issuer chain.
+const CHAIN_LENGTH: usize = 2;
 
 /// One part of what Intel's provisioning certification service hands out, as it is stored.
 #[derive(Clone, Copy, Debug)]
@@ -297,17 +297,17 @@ fn foreign(file: &'static str, reason: String) -> EndorsementError {
     EndorsementError::Foreign { file, reason }
 }
 
-/// The certificates of an issuer chain in PEM, DER, in order.
+/// The certificates of an issuer chain in PEM, DER: the issuer and the root.
 fn pem(text: &str) -> Result<Vec<Vec<u8>>, X509Error> {
     let mut chain = Vec::new();
     for block in Pem::iter_from_buffer(text.as_bytes()) {
         let block = block.map_err(|_| X509Error::Certificate)?;
-        if block.label != "CERTIFICATE" || chain.len() == CHAIN_LIMIT {
+        if block.label != "CERTIFICATE" || chain.len() == CHAIN_LENGTH {
             return Err(X509Error::Certificate);
         }
         chain.push(block.contents);
     }
-    Ok(chain)
+    if chain.len() == CHAIN_LENGTH { Ok(chain) } else { Err(X509Error::Certificate) }
 }
 
 /// Hexadecimal of any length.
