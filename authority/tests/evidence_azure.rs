@@ -65,7 +65,7 @@ impl Machine {
     fn td(&self) -> Td {
         let report_data = self.paravisor.report_data(&self.paravisor.claims());
         let (attributes, xfam) = (ATTRIBUTES, XFAM);
-        Td { attributes, xfam, seam_attributes: 0, mrtd: LAUNCH, rtmrs: [[0; 48]; 4], report_data, qe_tail: 0 }
+        Td { attributes, xfam, mrtd: LAUNCH, rtmrs: [[0; 48]; 4], report_data, ..Td::default() }
     }
 
     /// Evidence with a TDREPORT, and the quote of a TD.

@@ -7,7 +7,7 @@ use inwit_protocol::primitives::sha256;
 use serde_json::Value;
 use x509_parser::pem::Pem;
 
-use super::evidence_support::intel::{ATTRIBUTES, Intel, NOW, Platform as Chip, Td, XFAM};
+use super::evidence_support::intel::{Intel, NOW, Platform as Chip, Td};
 use super::evidence_support::loose::loose;
 use super::evidence_support::{evidence, read, tdx, vectors_or_say};
 use super::{Store, hex, names};
@@ -24,8 +24,7 @@ const PARTS: [&str; 7] = [
 
 fn quote(intel: &Intel) -> inwit_protocol::evidence::Evidence {
     let (rtmrs, mrtd) = ([[0xd1; 48], [0xd2; 48], [0xd3; 48], [0; 48]], [0xd0; 48]);
-    let td =
-        Td { attributes: ATTRIBUTES, xfam: XFAM, seam_attributes: 0, mrtd, rtmrs, report_data: [0xda; 64], qe_tail: 0 };
+    let td = Td { mrtd, rtmrs, ..Td::default() };
     evidence(Platform::Tdx, intel.quote(&td), vec![], vec![])
 }
 

@@ -4,6 +4,7 @@
 mod documents;
 mod quote;
 
+#[allow(unused_imports)] // each test binary uses its own part
 pub use quote::{Enclave, Td};
 
 use inwit_authority::evidence::{Endorsements, TdxPart, TdxRoot};
