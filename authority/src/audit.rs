@@ -12,6 +12,7 @@ use std::fmt;
 /// What is decided, as it is recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case", deny_unknown_fields)]
+#[allow(clippy::large_enum_variant, reason = "made, written and dropped one at a time; a box would gain nothing")]
 pub enum Event {
     /// A credential was issued and secrets were released.
     Granted {

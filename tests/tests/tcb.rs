@@ -124,6 +124,23 @@ fn guest(edges: &str) -> Vec<Package> {
     packages
 }
 
+/// Who names a crate as a dependency of any kind.
+fn users(name: &str) -> Names {
+    let metadata = cargo(&root(), &["metadata", "--format-version=1", "--offline", "--locked"]);
+    let metadata: Value = serde_json::from_str(&metadata).unwrap();
+    let called: BTreeMap<&str, &str> = metadata["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|package| (package["id"].as_str().unwrap(), package["name"].as_str().unwrap()))
+        .collect();
+    let uses = |node: &&Value| {
+        node["dependencies"].as_array().unwrap().iter().any(|id| called.get(id.as_str().unwrap()) == Some(&name))
+    };
+    let nodes = metadata["resolve"]["nodes"].as_array().unwrap().iter();
+    nodes.filter(uses).map(|node| called[node["id"].as_str().unwrap()].to_owned()).collect()
+}
+
 /// Each policy with what it is about.
 fn judged() -> [(&'static str, Vec<Package>); 2] {
     [("guest/deny.toml", guest("normal,build")), ("deny.toml", workspace(&policy("deny.toml")))]
@@ -149,10 +166,17 @@ fn the_guest_links_what_its_policy_lists_and_the_policy_lists_nothing_else() {
 fn banned_crates_are_nowhere_and_every_duplicate_has_its_reason() {
     for (file, packages) in judged() {
         let bans = &policy(file)["bans"];
-        let denied = names(&bans["deny"]);
-        let banned: Vec<_> =
-            packages.iter().map(|package| &package.name).filter(|name| denied.contains(*name)).collect();
-        assert!(banned.is_empty(), "{file} bans {banned:?}");
+        for entry in bans["deny"].as_array().unwrap() {
+            let name = entry["crate"].as_str().unwrap();
+            let held = packages.iter().any(|package| package.name == name);
+            let wrappers = names(&entry["wrappers"]);
+            if wrappers.is_empty() {
+                assert!(!held, "{file} bans {name}");
+                continue;
+            }
+            assert!(held, "{file} says who may use {name}, and nobody does");
+            assert_eq!(users(name), wrappers, "{file} says who may use {name}");
+        }
         let skipped = names(&bans["skip"]);
         let mut versions: BTreeMap<&str, Names> = BTreeMap::new();
         for package in &packages {
