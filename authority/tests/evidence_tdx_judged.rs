@@ -54,7 +54,10 @@ fn compare(name: &str, chip: &Chip, td: &Td, ours: Result<&str, RefusalCode>, th
     }
 }
 
-fn all(name: &str, cases: &[(&str, Chip, Td, Result<&str, RefusalCode>, Theirs)]) {
+/// What differs, the platform, the TD, our verdict, theirs.
+type Case<'a> = (&'a str, Chip, Td, Result<&'a str, RefusalCode>, Theirs);
+
+fn all(name: &str, cases: &[Case<'_>]) {
     for (case, chip, td, ours, theirs) in cases {
         compare(&format!("{name}: {case}"), chip, td, *ours, *theirs);
     }

@@ -4,10 +4,16 @@
 mod evidence_support;
 
 use std::io::Read;
+use std::path::Path;
 
+use evidence_support::policy;
 use evidence_support::tdx::{self, Vector};
 use evidence_support::{evidence, read, refused, refused_as, vectors_or_say};
-use inwit_authority::evidence::{Claims, Endorsements, TcbStatus, TdxClaims, TdxPart, TdxRoot, authenticate};
+use inwit_authority::evidence::{
+    Claims, EndorsementError, Endorsements, TcbStatus, TdxClaims, TdxPart, TdxRoot, authenticate,
+};
+use inwit_measurements::Digest;
+use inwit_measurements::reference::Measured;
 use inwit_protocol::evidence::Platform;
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 use x509_parser::pem::Pem;
@@ -76,6 +82,116 @@ fn the_newest_current_collateral_of_the_platform_is_chosen() {
             assert_eq!(claims(&vector.quote, &[], by, vector.at), claims_of(vector), "{}", vector.name());
         }
     }
+}
+
+#[test]
+fn what_the_hardware_admits_is_refused_by_policy() {
+    let Some(vectors) = vectors_or_say(10, "real TDX quotes before a policy") else { return };
+    for vector in tdx::all(&vectors) {
+        let (name, claims) = (vector.name(), claims_of(&vector).unwrap());
+        let [rtmr0, rtmr1, rtmr2, _] = claims.rtmrs.map(Digest::from_bytes);
+        let measured = Measured::Tdx { mrtd: Digest::from_bytes(claims.mrtd), rtmr0, rtmr1, rtmr2 };
+        let policy = policy::of(vec![policy::reference("this one", &policy::agent(), measured)]);
+        let quote = evidence(Platform::Tdx, vector.quote.clone(), vec![], vec![]);
+        let judged = authenticate(&quote, &vector.endorsements(), vector.at).unwrap().judge(&policy);
+        match name.split_once('-').unwrap().1 {
+            "UpToDate" => assert_eq!(judged.unwrap().reference_values(), ["this one"], "{name}"),
+            "OutOfDate" => refused_as(judged, RefusalCode::TcbTooOld),
+            "REJECT-Debug-mode-is-enabled" => refused_as(judged, RefusalCode::DebugEnabled),
+            _ => refused_as(judged, RefusalCode::PolicyForbids),
+        }
+    }
+}
+
+/// Everything of Intel's that lies among the vectors, whole and loose, under one root.
+fn store(vectors: &Path) -> Endorsements {
+    let all = tdx::all(vectors);
+    let loose = vectors.join("confidential-dot-ai+attestation-rs/collateral");
+    let google = vectors.join("google+go-tdx-guest");
+    let trustee = vectors.join("confidential-containers+trustee");
+    let chain = tdx::certificates(&read(loose.join("tcb_signing_chain.pem")));
+    let infos = [
+        loose.join("tcb_info_50806f000000.json"),
+        loose.join("tcb_info_90c06f000000.json"),
+        google.join("sample_tcbInfo_response"),
+        google.join("sample_tcbinfo_response_v5"),
+        trustee.join("tcbInfo.json"),
+    ];
+    let identities = [
+        loose.join("td_qe_identity.json"),
+        google.join("sample_qeIdentity_response"),
+        trustee.join("enclaveIdentity.json"),
+    ];
+    let lists = [
+        loose.join("root_ca_crl.der"),
+        loose.join("pck_crl_platform.der"),
+        google.join("rootcrl.der"),
+        google.join("pckcrl"),
+    ];
+    let (infos, identities, lists) = (infos.map(read), identities.map(read), lists.map(read));
+    let mut parts: Vec<TdxPart<'_>> = lists.iter().map(|list| TdxPart::List(list)).collect();
+    parts.extend(infos.iter().map(|info| TdxPart::TcbInfo(info)));
+    parts.extend(identities.iter().map(|identity| TdxPart::QeIdentity(identity)));
+    parts.extend(chain.iter().map(|certificate| TdxPart::Certificate(certificate)));
+    parts.extend(all.iter().map(|vector| TdxPart::Collateral(&vector.collateral)));
+    let root = TdxRoot::new(&tdx::intel_root(&all[0].collateral), &parts).unwrap();
+    assert!(root.dated().iter().any(|dated| dated.name == "TCB info for FMSPC 50806f000000 (evaluation 15)"));
+    Endorsements { tdx: vec![root], ..Endorsements::default() }
+}
+
+#[test]
+fn loose_parts_of_every_year_lie_together_and_the_right_ones_are_taken() {
+    let Some(vectors) = vectors_or_say(14, "TDX quotes under loose parts of collateral") else { return };
+    let by = store(&vectors);
+    let (mid_2023, mid_2025, early_2026, march_2026, mid_2026) =
+        (1_688_000_000, 1_753_175_614, 1_769_530_199, 1_774_995_904, 1_783_993_735);
+    let february_2026 = 1_770_200_000;
+    use RefusalCode::{ChainUntrusted, EndorsementExpired, Malformed, TcbTooOld};
+    for (quote, at, expected) in [
+        ("Phala-Network+dcap-qvl/tdx_quote", mid_2026, Ok("UpToDate")),
+        ("google+go-tdx-guest/cos-113/quote-padded-8000.bin", mid_2025, Ok("UpToDate")),
+        ("google+go-tdx-guest/quote_v5_sample.dat", february_2026, Ok("UpToDate")), // loose TCB info of that month
+        ("confidential-dot-ai+attestation-rs/tdx-live/quote.bin", mid_2026, Ok("UpToDate")),
+        ("confidential-containers+trustee/tdx_quote_4.dat", march_2026, Ok("OutOfDate")),
+        ("confidential-containers+trustee/tdx_quote_6.dat", early_2026, Ok("OutOfDate")),
+        ("confidential-containers+trustee/az-tdx-vtpm/td-quote.bin", mid_2025, Ok("OutOfDate")),
+        ("automata-network+automata-dcap-attestation/alibaba_quote_5.dat", mid_2026, Ok("OutOfDate")),
+        // One component of these platforms is below every level.
+        ("Phala-Network+dcap-qvl/tdx_quote_outdated", march_2026, Err(TcbTooOld)),
+        ("confidential-containers+trustee/tdx_quote_5.dat", mid_2026, Err(TcbTooOld)),
+        // The documents of 2023 are here, but not the certificate that their signer had then.
+        ("confidential-containers+trustee/tdx_quote_4.dat", mid_2023, Err(EndorsementExpired)),
+        // A text was put after the quote, "only for testing purpose".
+        ("google+go-tdx-guest/tdx_prod_quote_SPR_E4.dat", mid_2023, Err(Malformed)),
+        ("intel+QuoteVerificationLibrary-tdx-sample/quote.dat", mid_2026, Err(ChainUntrusted)),
+    ] {
+        let found = claims(&read(vectors.join(quote)), &[], &by, at);
+        match expected {
+            Ok(status) => assert_eq!(found.map(|claims| claims.tcb_status.text()), Ok(status), "{quote}"),
+            Err(code) => refused_as(found, code),
+        }
+    }
+}
+
+#[test]
+fn parts_for_sgx_and_of_another_root_are_named() {
+    let Some(vectors) = vectors_or_say(4, "parts that are not Intel's for TDX") else { return };
+    let vector = tdx::named(&vectors, "509f50f85772");
+    let (intel, sample) =
+        (tdx::intel_root(&vector.collateral), vectors.join("intel+QuoteVerificationLibrary-tdx-sample"));
+    let outcome = |part: TdxPart<'_>| TdxRoot::new(&intel, &[part]).unwrap_err();
+    let sgx = read(vectors.join("Phala-Network+dcap-qvl/sgx_quote_collateral.json"));
+    assert!(outcome(TdxPart::Collateral(&sgx)).to_string().contains("for SGX, not for TDX"));
+    let signer = tdx::certificates(&read(sample.join("tcbSignChain.pem")));
+    for certificate in &signer {
+        let error = outcome(TdxPart::Certificate(certificate));
+        assert!(matches!(error, EndorsementError::Foreign { file: "certificate", .. }), "{error}");
+    }
+    let list = read(sample.join("rootCaCrl.der"));
+    let error = outcome(TdxPart::List(&list));
+    assert!(matches!(error, EndorsementError::Foreign { file: "revocation list", .. }), "{error}");
+    let info = read(vectors.join("confidential-containers+trustee/tcbInfo.json"));
+    assert!(outcome(TdxPart::TcbInfo(&info)).to_string().contains("its signer"), "without a signer");
 }
 
 #[test]

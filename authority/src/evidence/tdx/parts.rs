@@ -123,6 +123,10 @@ impl TdxRoot {
             of_a_kind.sort();
             of_a_kind.dedup();
         }
+        for of_a_kind in [&mut sorted.infos, &mut sorted.identities] {
+            of_a_kind.sort();
+            of_a_kind.dedup();
+        }
         let digest = sorted.digest(&root);
         let (signers, issuers) = certificates(&sorted.certificates, &root)?;
         let lists = sorted.lists.iter().map(|der| list(der, &root, &issuers)).collect::<Result<_, _>>()?;
