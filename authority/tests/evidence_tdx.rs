@@ -9,7 +9,7 @@ use evidence_support::intel::{ATTRIBUTES, Intel, NOW, Platform as Chip, Revoked,
 use evidence_support::policy::{self, agent, reference};
 use evidence_support::{refused, refused_as};
 use inwit_authority::evidence::{
-    AppraisalPolicy, Appraised, Bound, Claims, PckFlag, Permission, TcbStatus, TdxPolicy, authenticate,
+    AppraisalPolicy, Appraised, Bound, Claims, Demanded, PckFlag, Permission, TcbStatus, TdxPolicy, authenticate,
 };
 use inwit_measurements::reference::Measured;
 use inwit_measurements::{Digest, sha384};
@@ -167,6 +167,32 @@ fn each_platform_flag_has_its_own_permission() {
         let chip = Chip { flags, ..Chip::default() };
         assert!(appraised(&chip, &td(), policy::tdx()).is_ok(), "flag {flag}");
         refused_as(appraised(&chip, &td(), forbidden()), RefusalCode::PolicyForbids);
+    }
+}
+
+#[test]
+fn what_the_host_chose_at_launch_is_demanded_by_value() {
+    let td = Td { owners: [1, 2, 3], ..td() };
+    let one_of = |bytes: &[u8]| Demanded::OneOf(bytes.iter().map(|byte| [*byte; 48]).collect());
+    let all = |config: u8, owner: u8, owner_config: u8, seam: u8| TdxPolicy {
+        mr_config_id: one_of(&[0xee, config]),
+        mr_owner: one_of(&[owner]),
+        mr_owner_config: one_of(&[owner_config]),
+        mr_seam: one_of(&[seam]),
+        ..policy::tdx()
+    };
+    let outcome = |tdx| appraised(&Chip::default(), &td, tdx).map(|_| ());
+    assert_eq!(outcome(policy::tdx()), Ok(()));
+    assert_eq!(outcome(all(1, 2, 3, 0)), Ok(()));
+    for (tdx, name) in [
+        (all(9, 2, 3, 0), "MRCONFIGID"),
+        (all(1, 9, 3, 0), "MROWNER "),
+        (all(1, 2, 9, 0), "MROWNERCONFIG"),
+        (all(1, 2, 3, 9), "MRSEAM"),
+        (TdxPolicy { mr_owner: one_of(&[]), ..policy::tdx() }, "MROWNER "),
+    ] {
+        let refusal = refused(outcome(tdx));
+        assert_eq!((refusal.code, refusal.cause.contains(name)), (RefusalCode::PolicyForbids, true), "{refusal}");
     }
 }
 

@@ -4,8 +4,9 @@
 
 use super::table::{Cell, Rows, bits, row};
 use crate::evidence::{
-    AttestationKeyTrust, AzureClaims, AzureTee, Claims, FirmwareVersion, GuestPolicy, PckFlag, PlatformInfo,
-    Revocation, RuntimeClaims, SnpClaims, SnpSigner, SnpTcb, TdAttributes, TdxClaims, VtpmClaims,
+    AttestationKeyTrust, AzureClaims, AzureTee, Claims, FirmwareVersion, GuestPolicy, ModuleTcb, PckFlag, PlatformInfo,
+    QuotingEnclaveTcb, Revocation, RuntimeClaims, SnpClaims, SnpSigner, SnpTcb, TcbStanding, TcbStatus, TdAttributes,
+    TdxClaims, VtpmClaims,
 };
 
 /// The table of one platform's claims.
@@ -121,8 +122,14 @@ fn tdx(claims: &TdxClaims) -> Rows {
     vec![
         row("quote_version", u32::from(claims.version)),
         row("tcb_status", claims.tcb_status.text()),
-        row("advisory_ids", claims.advisory_ids.iter().map(|id| Cell::from(id.as_str())).collect::<Cell>()),
+        row("current_tcb_status", claims.current_status.map(TcbStatus::text)),
+        row("advisory_ids", texts(&claims.advisory_ids)),
         row("tcb_evaluation_number", claims.tcb_evaluation_number),
+        row("collateral_from_unix", Cell::Number(claims.collateral_from)),
+        row("collateral_until_unix", Cell::Number(claims.collateral_until)),
+        row("platform_tcb", standing(&claims.platform)),
+        row("tdx_module", claims.module.as_ref().map(tdx_module)),
+        row("quoting_enclave", quoting_enclave(&claims.quoting_enclave)),
         row("measured", measured),
         row("rtmr3", rtmr3),
         row("td_attributes", td_attributes(claims.td_attributes)),
@@ -133,6 +140,7 @@ fn tdx(claims: &TdxClaims) -> Rows {
         row("mr_seam", &claims.mr_seam),
         row("mr_service_td", claims.mr_service_td.as_ref()),
         row("tee_tcb_svn", &claims.tee_tcb_svn),
+        row("tee_tcb_svn2", claims.tee_tcb_svn2.as_ref()),
         row("fmspc", &claims.fmspc),
         row("dynamic_platform", flag(claims.dynamic_platform)),
         row("cached_keys", flag(claims.cached_keys)),
@@ -140,9 +148,32 @@ fn tdx(claims: &TdxClaims) -> Rows {
     ]
 }
 
+/// How Intel's collateral stands to one part.
+fn standing(tcb: &TcbStanding) -> Rows {
+    vec![
+        row("status", tcb.status.text()),
+        row("tcb_date_unix", Cell::Number(tcb.date)),
+        row("advisory_ids", texts(&tcb.advisory_ids)),
+    ]
+}
+
+fn tdx_module(module: &ModuleTcb) -> Rows {
+    let own = vec![row("id", module.id.as_str()), row("isvsvn", u32::from(module.isvsvn))];
+    [own, standing(&module.tcb)].concat()
+}
+
+fn quoting_enclave(enclave: &QuotingEnclaveTcb) -> Rows {
+    [vec![row("isvsvn", u32::from(enclave.isvsvn))], standing(&enclave.tcb)].concat()
+}
+
+fn texts(texts: &[String]) -> Cell {
+    texts.iter().map(|text| Cell::from(text.as_str())).collect()
+}
+
 fn td_attributes(attributes: TdAttributes) -> Rows {
     vec![
         row("bits", bits(attributes.bits())),
+        row("reserved", bits(attributes.reserved())),
         row("under_debug", attributes.under_debug()),
         row("sept_ve_disable", attributes.sept_ve_disable()),
         row("migratable", attributes.migratable()),
