@@ -116,9 +116,10 @@ enum Act {
     Appraise {
         #[command(flatten)]
         submission: submission::Submission,
-        /// Policy and Reference Values (TOML).
+        /// Policy and Reference Values (TOML). Without it, the policy that `init` writes and no Reference Values, under which
+        /// everything is refused: the cause says what it would fail for first.
         #[arg(long, value_name = "FILE")]
-        policy: PathBuf,
+        policy: Option<PathBuf>,
     },
 }
 
@@ -196,7 +197,7 @@ fn act(cli: &Cli) -> Result<Done, Fault> {
         Act::Enroll { identifier, lifetime, output } => owner::enroll(&state, identifier, *lifetime, output),
         Act::Audit(act) => owner::audit(&state, act),
         Act::Authenticate(submission) => evidence::authenticate(submission, cli.form()),
-        Act::Appraise { submission, policy } => evidence::appraise(submission, policy, cli.form()),
+        Act::Appraise { submission, policy } => evidence::appraise(submission, policy.as_deref(), cli.form()),
     }
 }
 

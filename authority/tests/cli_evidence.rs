@@ -123,6 +123,11 @@ impl Case {
         self.run("appraise", &["--json", "--policy", path.to_str().unwrap()])
     }
 
+    /// `appraise --json` under the policy that `init` writes.
+    fn appraise_by_default(&self) -> Ended {
+        self.run("appraise", &["--json"])
+    }
+
     /// The claims of evidence that must be authentic.
     #[track_caller]
     fn claims(&self) -> Value {

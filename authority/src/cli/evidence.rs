@@ -45,22 +45,27 @@ impl From<Refusal> for Stop {
 
 /// `authenticate`.
 pub(super) fn authenticate(submission: &Submission, form: Form) -> Result<Done, Fault> {
-    judged(submission, None, form)
+    judged(submission, None, None, form)
 }
 
 /// `appraise`.
-pub(super) fn appraise(submission: &Submission, policy: &Path, form: Form) -> Result<Done, Fault> {
-    judged(submission, Some(policy), form)
+pub(super) fn appraise(submission: &Submission, policy: Option<&Path>, form: Form) -> Result<Done, Fault> {
+    let demands = policy.map_or_else(policy_file::strict, policy_file::read)?;
+    judged(submission, Some(&demands), policy, form)
 }
 
-fn judged(submission: &Submission, policy: Option<&Path>, form: Form) -> Result<Done, Fault> {
+fn judged(
+    submission: &Submission,
+    demands: Option<&OfflinePolicy>,
+    policy: Option<&Path>,
+    form: Form,
+) -> Result<Done, Fault> {
     if let Some(words) = submission.incoherence() {
         return Ok(Done::Misused(words));
     }
     let platform = submission.platform;
     let handed =
         Handed { paths: &submission.endorsements, sent: submission.sent(), policy, digests: &submission.root_sha256 };
-    let policy = policy.map(policy_file::read).transpose()?;
     let sources = gather(&handed)?;
     if form == Form::Text {
         for (path, reason) in &sources.set_aside {
@@ -69,7 +74,7 @@ fn judged(submission: &Submission, policy: Option<&Path>, form: Form) -> Result<
     }
     let mut said = vec![row("platform", platform.text()), row("at_unix_seconds", Cell::Number(submission.at))];
     let outcome = evidence_file::read(submission)
-        .and_then(|evidence| verdict(submission, policy.as_ref(), evidence, &sources, &mut said));
+        .and_then(|evidence| verdict(submission, demands, evidence, &sources, &mut said));
     // Claims are told of once they are authentic, also where they are then refused.
     let authentic = said.iter().any(|(name, _)| name == "claims");
     said.insert(2, row("authentic", authentic));

@@ -36,6 +36,17 @@ pub(super) struct OfflinePolicy {
     pub(super) digest: [u8; 32],
 }
 
+/// The policy that `init` writes, with no Reference Values: nothing is ever accepted under it, and what it refuses for tells
+/// what stands between the Evidence and a policy that would accept it.
+///
+/// # Errors
+/// None: it is put together as any other is.
+pub(super) fn strict() -> Result<OfflinePolicy, Fault> {
+    let policy = PolicyFile::strict();
+    let demands = policy.with(Vec::new()).map_err(|refusal| Fault::new(refusal.cause))?;
+    Ok(OfflinePolicy { demands, digest: policy.digest() })
+}
+
 /// Reads a policy with at least one set of Reference Values.
 ///
 /// # Errors

@@ -38,6 +38,14 @@ fn every_real_report_is_authentic_and_shows_what_it_claims() {
         assert_eq!(claims["guest_policy"]["debug_allowed"], debug, "{}", vector.folder);
         assert_eq!(claims["reported_tcb"]["fmc"].is_number(), vector.product.name() == "Turin", "{}", vector.folder);
 
+        // By default the agent runs at VMPL 0 and a revocation list is demanded; debugging is seen before both.
+        let code = match vector.vmpl {
+            _ if debug => "debug-enabled",
+            0 => "endorsement-missing",
+            _ => "policy-forbids",
+        };
+        let refused = case.appraise_by_default().refused(code);
+        assert_eq!(refused["authentic"], true, "{}", vector.folder);
         let mut policy = lenient();
         policy.snp.vmpl = vector.vmpl;
         policy.snp.providers.extend(claims["csp_id"].as_str().map(str::to_owned));
@@ -134,6 +142,17 @@ fn every_real_quote_shows_its_status_and_forbidden_modes_are_refused() {
             let code = if name.contains("Debug") { "debug-enabled" } else { "policy-forbids" };
             case.appraise(&policy(&claims)).refused(code);
         }
+        // Up to date, and dynamic platforms are forbidden where no word is said of them; or nobody named its measurements.
+        let by_default = match name.split('-').nth(1) {
+            Some("OutOfDate") => "tcb-too-old",
+            Some("UpToDate") if claims["dynamic_platform"] != "yes" && claims["cached_keys"] != "yes" => {
+                "measurement-unregistered"
+            }
+            _ if name.contains("Debug") => "debug-enabled",
+            _ => "policy-forbids",
+        };
+        let refused = case.appraise_by_default().refused(by_default);
+        assert_eq!(refused["authentic"], true, "{name}");
     }
 }
 
