@@ -23,7 +23,7 @@ demo *ARGUMENTS:
 # formatting, then clippy crate by crate: together, their features would be unified
 lint:
     cargo fmt --all --check
-    rustfmt --check --edition 2024 tests/fuzz/src/lib.rs tests/fuzz/fuzz_targets/*.rs tests/beside/benches/*.rs
+    rustfmt --check --edition 2024 tests/fuzz/src/*.rs tests/fuzz/fuzz_targets/*.rs tests/beside/benches/*.rs
     for crate in {{crates}}; do cargo clippy --quiet --locked --package "$crate" --all-targets -- -D warnings; done
 
 # documentation of every crate
@@ -65,20 +65,14 @@ repro:
     cmp "$folder"/{one,another/one}/image.cpio
     cargo test --quiet --locked --package inwit-tests --test image
 
-# run one fuzz target for so many seconds (`just fuzz-list` names them); needs cargo-fuzz and a nightly toolchain
-fuzz TARGET SECONDS="60":
-    cp Cargo.lock tests/fuzz/Cargo.lock
-    mkdir -p tests/fuzz/corpus/{{TARGET}}
-    cd tests/fuzz; cargo +nightly fuzz run --target-dir ../../target/fuzz {{TARGET}} -- -max_total_time={{SECONDS}} -timeout=10 -max_len=65536
+# fuzz targets, all or those named, 60 s each (`just fuzz --help`, `just fuzz --list`); the pinned compiler is enough
+fuzz *ARGUMENTS:
+    cargo run --quiet --locked --package inwit-tests --bin inwit-fuzz -- {{ARGUMENTS}}
 
 # SNP verification beside the `sev` crate, outside of the workspace because of what that crate brings
 bench-beside *ARGUMENTS:
     cp Cargo.lock tests/beside/Cargo.lock
     cd tests/beside; cargo bench --target-dir ../../target/beside --bench snp {{ARGUMENTS}}
-
-# names of the fuzz targets
-fuzz-list:
-    cd tests/fuzz; cargo +nightly fuzz list
 
 # every benchmark; numbers are printed, nothing is judged
 bench *ARGUMENTS:

@@ -26,6 +26,7 @@ use crate::serve::serve;
 use crate::state::State;
 use clap::{Parser, Subcommand, ValueEnum};
 use inwit_protocol::identity::TrustDomain;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -148,24 +149,29 @@ enum Done {
 
 /// Parses the arguments and acts.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match act(&cli) {
-        Ok(Done::Said(text, json)) => {
-            println!("{}", if cli.json { escaped(&json) } else { text });
-            ExitCode::SUCCESS
-        }
-        Ok(Done::Refused(text, json)) => {
-            println!("{}", if cli.json { escaped(&json) } else { text });
-            ExitCode::from(3)
-        }
-        Ok(Done::Misused(words)) => {
-            eprintln!("inwit-authority: {words}\nFor more information, try '--help'.");
-            ExitCode::from(2)
-        }
-        Err(fault) => {
-            eprintln!("inwit-authority: {fault}");
-            ExitCode::FAILURE
-        }
+    let (code, words) = outcome(&Cli::parse());
+    match code {
+        0 | 3 => println!("{words}"),
+        _ => eprintln!("inwit-authority: {words}"),
+    }
+    ExitCode::from(code)
+}
+
+/// The same with these arguments, the program's name the first of them: gives the exit code and what would be printed.
+pub fn run(arguments: &[&OsStr]) -> (u8, String) {
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => outcome(&cli),
+        Err(error) => (if error.use_stderr() { 2 } else { 0 }, error.to_string()),
+    }
+}
+
+fn outcome(cli: &Cli) -> (u8, String) {
+    let form = |text, json: &serde_json::Value| if cli.json { escaped(json) } else { text };
+    match act(cli) {
+        Ok(Done::Said(text, json)) => (0, form(text, &json)),
+        Ok(Done::Refused(text, json)) => (3, form(text, &json)),
+        Ok(Done::Misused(words)) => (2, format!("{words}\nFor more information, try '--help'.")),
+        Err(fault) => (1, fault.to_string()),
     }
 }
 

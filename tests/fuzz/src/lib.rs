@@ -4,6 +4,8 @@
 //! time or memory. First inputs are made by our own encoders or read from the vectors (`INWIT_VECTORS`, by default
 //! `../shared/vectors` beside the repository); none is kept in the repository.
 
+pub mod simulated;
+
 use std::path::{Path, PathBuf};
 
 /// A time at which most certificates of the vectors are valid, 2026-11-22.

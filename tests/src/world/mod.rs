@@ -60,6 +60,11 @@ impl World {
         &self.repository
     }
 
+    /// The folder for everything built; nothing in it needs to be kept.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// `target/world`: fetched and built things, all of which can be deleted and made again.
     pub fn root(&self) -> PathBuf {
         self.target.join("world")

@@ -55,6 +55,7 @@ pub const REQUIREMENTS: &[Requirement] = &[
     program("cpio", &["cpio"], "reads our archives independently, in a test"),
     program("openssl", &["openssl"], "makes the RSA keys of the simulated AMD root"),
     program("gcc-12", &["gcc-12", "gcc"], "the compiler that the kernel's headers name"),
+    program("c++", &["g++"], "the engine of the fuzz targets, libFuzzer"),
     program("make", &["make"], "builds the simulated report provider's module"),
     program("objcopy", &["binutils"], "strips that module, assembles unified kernel images"),
     Requirement {

@@ -134,7 +134,12 @@ impl SnpMachine {
 
     /// An ATTESTATION_REPORT over `report_data` at privilege level `vmpl`, signed by the chip key.
     pub fn report(&self, report_data: &[u8; 64], vmpl: u32) -> Result<[u8; REPORT_LEN], HardwareError> {
-        let body = self.body(report_data, vmpl);
+        self.sign(self.body(report_data, vmpl))
+    }
+
+    /// A report with these bytes before its signature, zeros after them, signed by the chip key whatever they say.
+    pub fn sign(&self, mut body: Vec<u8>) -> Result<[u8; REPORT_LEN], HardwareError> {
+        body.resize(SIGNED_LEN, 0);
         let signature = self
             .vcek
             .key

@@ -52,12 +52,19 @@ impl Endorsements {
 impl TdxMachine {
     /// The collateral for this machine's quotes, freshly signed.
     pub fn collateral(&self) -> Result<QuoteCollateralV3, HardwareError> {
+        self.collateral_that_says(self.tcb_info()?, self.qe_identity()?)
+    }
+
+    /// The same with documents of the caller's choice, signed whatever they say.
+    pub fn collateral_that_says(
+        &self,
+        tcb_info: String,
+        qe_identity: String,
+    ) -> Result<QuoteCollateralV3, HardwareError> {
         let root: &IntelTestRoot = &self.root;
         let says = &self.endorsements;
         let (root_ca_crl, pck_crl) =
             root.revocation_lists(&self.pck, says.revoked, says.issued_at, says.next_update)?;
-        let tcb_info = self.tcb_info()?;
-        let qe_identity = self.qe_identity()?;
         let signer_chain = [root.signer_pem.as_str(), &root.root_pem].concat();
         Ok(QuoteCollateralV3 {
             pck_crl_issuer_chain: [root.platform_pem.as_str(), &root.root_pem].concat(),

@@ -136,17 +136,24 @@ impl TdxMachine {
 
     /// A quote over `report_data`, signed by the attestation key that the platform's certificate vouches for.
     pub fn quote(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, HardwareError> {
-        let mut quote = self.signed_part(report_data);
+        self.sign(self.signed_part(report_data), &QE_AUTH_DATA)
+    }
+
+    /// A quote with these bytes as header and body, and these as the quoting enclave's authentication data, signed
+    /// whatever they say. At most 65,535 bytes of authentication data.
+    pub fn sign(&self, header_and_body: Vec<u8>, authentication_data: &[u8]) -> Result<Vec<u8>, HardwareError> {
+        let mut quote = header_and_body;
         let signature = sign(&self.attestation_key, &quote)?;
         // The first byte of a SEC 1 point says that it is uncompressed; a quote leaves it out.
         let (_, point) = self.attestation_key.public_key().as_ref().split_at(1);
-        let qe_report = self.qe_report(point);
+        let qe_report = self.qe_report(point, authentication_data);
+        let counted = u16::try_from(authentication_data.len()).map_err(|_| HardwareError::Key("lay out a quote"))?;
         let chain = sized(CERTIFICATION_PCK_CHAIN, self.pck.chain.as_bytes())?;
         let certification = [
             qe_report.as_slice(),
             &sign(&self.pck.key, &qe_report)?,
-            &[QE_AUTH_DATA.len() as u8, 0],
-            &QE_AUTH_DATA,
+            &counted.to_le_bytes(),
+            authentication_data,
             &chain,
         ]
         .concat();
@@ -222,7 +229,7 @@ impl TdxMachine {
     }
 
     /// The quoting enclave's own report, whose data names the attestation key.
-    fn qe_report(&self, attestation_point: &[u8]) -> Vec<u8> {
+    fn qe_report(&self, attestation_point: &[u8], authentication_data: &[u8]) -> Vec<u8> {
         let mut report = Vec::with_capacity(QE_REPORT_LEN);
         report.extend(self.pck.fields.cpu_svn);
         report.extend(QE_MISC_SELECT);
@@ -235,7 +242,7 @@ impl TdxMachine {
         report.extend(QE_ISV_PROD_ID.to_le_bytes());
         report.extend(self.qe_isv_svn.to_le_bytes());
         report.extend([0; 60]);
-        report.extend(digest(&SHA256, &[attestation_point, &QE_AUTH_DATA].concat()).as_ref());
+        report.extend(digest(&SHA256, &[attestation_point, authentication_data].concat()).as_ref());
         report.resize(QE_REPORT_LEN, 0);
         report
     }
