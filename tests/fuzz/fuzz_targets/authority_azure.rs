@@ -49,7 +49,8 @@ fn first() -> Vec<Vec<u8>> {
     .concat();
     let spec = b"Spec ID Event03\0\0\0\0\0\0\x02\0\x02\x01\0\0\0\x0b\0\x20\0\0";
     let log = [&[0, 0, 0, 0, 3, 0, 0, 0][..], &[0; 20], &[spec.len() as u8, 0, 0, 0], spec].concat();
-    let modulus: Vec<u8> = HCL_AK.public().modulus().big_endian_without_leading_zero().to_vec();
+    // RSAPublicKey in DER: nine bytes, the modulus, then the exponent 65,537 in five.
+    let modulus: Vec<u8> = HCL_AK.public().as_ref().iter().skip(9).take(256).copied().collect();
     let of = |kind: u8, machine: Machine| {
         let report = Paravisor::on(machine).describe(&modulus).expect("a report").hcl_report;
         let claims = &report[HEADER + SLOT + REQUEST..];

@@ -69,25 +69,19 @@ pub fn policy() -> AppraisalPolicy {
 /// The attestation key of an Azure VM's TPM, RSA-2048. Kept, as inputs from earlier runs name it.
 pub static HCL_AK: LazyLock<RsaKeyPair> = LazyLock::new(|| {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/fuzz/simulated-hclakpub.der");
-    let read = || RsaKeyPair::from_pkcs8(&std::fs::read(&file).ok()?).ok();
+    // PKCS #8 or RSAPrivateKey: versions of openssl differ.
+    let read = || {
+        let key = std::fs::read(&file).ok()?;
+        RsaKeyPair::from_pkcs8(&key).or_else(|_| RsaKeyPair::from_der(&key)).ok()
+    };
     read().unwrap_or_else(|| {
         std::fs::create_dir_all(file.parent().expect("a folder above")).expect("the build folder can be written");
         let beside = file.with_extension(std::process::id().to_string());
         let made = Command::new("openssl")
-            .args([
-                "genpkey",
-                "-quiet",
-                "-algorithm",
-                "RSA",
-                "-pkeyopt",
-                "rsa_keygen_bits:2048",
-                "-outform",
-                "DER",
-                "-out",
-            ])
+            .args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-outform", "DER", "-out"])
             .arg(&beside)
-            .status();
-        assert!(made.is_ok_and(|status| status.success()), "openssl makes an RSA key");
+            .output();
+        assert!(made.is_ok_and(|made| made.status.success()), "openssl makes an RSA key");
         std::fs::rename(&beside, &file).expect("the build folder can be written");
         read().expect("ring reads it")
     })
