@@ -83,6 +83,30 @@ fn a_truly_signed_quote_in_a_forbidden_mode_is_refused() {
 }
 
 #[test]
+fn the_extension_of_a_td_report_is_read_and_judged() {
+    let extended = |extension| Td { later: Some(([0; 16], 0)), extension: Some(extension), ..td() };
+    let good = appraised(&Chip::default(), &extended([0; 4]), policy::tdx()).unwrap();
+    let Claims::Tdx(claims) = good.claims() else { panic!("{:?}", good.claims()) };
+    assert_eq!(claims.extension.map(|told| (told.vm_id, told.td_id)), Some((0, [0x1d; 32])));
+    for extension in [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]] {
+        let refusal = refused(appraised(&Chip::default(), &extended(extension), policy::tdx()));
+        assert_eq!(refusal.code, RefusalCode::PolicyForbids, "{extension:?}: {refusal}");
+    }
+}
+
+#[test]
+fn what_runs_now_is_judged_beside_what_the_td_was_launched_on() {
+    let level = |first, status| (5, 11, [[first; 1].as_slice(), &[0; 15]].concat().try_into().unwrap(), status);
+    let chip = Chip { levels: vec![level(4, "UpToDate"), level(2, "OutOfDate")], ..Chip::default() };
+    let svn = |first| [[first; 1].as_slice(), &[0; 15]].concat().try_into().unwrap();
+    let launched = |launch, now| Td { tee_tcb_svn: svn(launch), later: Some((svn(now), 0)), ..td() };
+    appraised(&chip, &launched(4, 4), policy::tdx()).unwrap();
+    let refusal = refused(appraised(&chip, &launched(4, 2), policy::tdx()));
+    assert_eq!(refusal.code, RefusalCode::TcbTooOld, "{refusal}");
+    assert!(refusal.cause.contains("of what runs now"), "{refusal}");
+}
+
+#[test]
 fn a_platform_that_the_collateral_does_not_carry_is_refused() {
     for (chip, code) in [
         (Chip { svn: 4, ..Chip::default() }, RefusalCode::TcbTooOld),
@@ -104,7 +128,7 @@ fn a_module_in_development_is_refused_though_the_collateral_names_it() {
 }
 
 #[test]
-fn older_collateral_does_not_hide_what_newer_says_while_that_is_current() {
+fn older_collateral_does_not_hide_what_newer_says_nor_take_its_place() {
     let old = Chip { evaluation: 18, ..Chip::default() };
     let new = Chip { evaluation: 19, status: "OutOfDate", ..Chip::default() };
     let gone = Chip { current: ["2026-04-01T00:00:00Z", "2026-05-01T00:00:00Z"], ..new.clone() };
@@ -118,7 +142,7 @@ fn older_collateral_does_not_hide_what_newer_says_while_that_is_current() {
     assert_eq!(status(&[&old]), Ok(TcbStatus::UpToDate));
     assert_eq!(status(&[&old, &new]), Ok(TcbStatus::OutOfDate));
     assert_eq!(status(&[&new, &old]), Ok(TcbStatus::OutOfDate));
-    assert_eq!(status(&[&gone, &old]), Ok(TcbStatus::UpToDate));
+    refused_as(status(&[&gone, &old]), RefusalCode::EndorsementExpired);
     refused_as(status(&[&gone]), RefusalCode::EndorsementExpired);
 }
 

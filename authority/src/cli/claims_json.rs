@@ -6,7 +6,7 @@ use super::table::{Cell, Rows, bits, row};
 use crate::evidence::{
     AttestationKeyTrust, AzureClaims, AzureTee, Claims, FirmwareVersion, GuestPolicy, ModuleTcb, PckFlag, PlatformInfo,
     QuotingEnclaveTcb, Revocation, RuntimeClaims, SnpClaims, SnpSigner, SnpTcb, TcbStanding, TcbStatus, TdAttributes,
-    TdxClaims, VtpmClaims,
+    TdExtension, TdxClaims, VtpmClaims,
 };
 
 /// The table of one platform's claims.
@@ -110,6 +110,16 @@ fn firmware(version: FirmwareVersion) -> Rows {
     ]
 }
 
+fn td_extension(told: &TdExtension) -> Rows {
+    vec![
+        row("vm_id", u32::from(told.vm_id)),
+        row("td_id", &told.td_id),
+        row("device_info", &told.device_info),
+        row("initial_service_td", &told.initial_service_td),
+        row("current_service_td", &told.current_service_td),
+    ]
+}
+
 fn tdx(claims: &TdxClaims) -> Rows {
     let [rtmr0, rtmr1, rtmr2, rtmr3] = &claims.rtmrs;
     let measured = vec![
@@ -139,6 +149,7 @@ fn tdx(claims: &TdxClaims) -> Rows {
         row("mr_owner_config", &claims.mr_owner_config),
         row("mr_seam", &claims.mr_seam),
         row("mr_service_td", claims.mr_service_td.as_ref()),
+        row("extension", claims.extension.as_ref().map(td_extension)),
         row("tee_tcb_svn", &claims.tee_tcb_svn),
         row("tee_tcb_svn2", claims.tee_tcb_svn2.as_ref()),
         row("fmspc", &claims.fmspc),

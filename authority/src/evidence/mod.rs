@@ -25,7 +25,7 @@ use inwit_protocol::refusal::{Refusal, RefusalCode};
 pub use appraise::{Appraised, Judged};
 pub use claims::{
     AttestationKeyTrust, AzureClaims, AzureTee, BootEvent, Claims, FirmwareVersion, ModuleTcb, PckFlag,
-    QuotingEnclaveTcb, RuntimeClaims, SnpClaims, SnpSigner, TcbStanding, TdxClaims, VtpmClaims,
+    QuotingEnclaveTcb, RuntimeClaims, SnpClaims, SnpSigner, TcbStanding, TdExtension, TdxClaims, VtpmClaims,
 };
 pub use endorsements::{Dated, EndorsementError, Endorsements};
 pub use policy::{

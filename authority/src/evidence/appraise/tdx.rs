@@ -14,6 +14,7 @@ const XFAM_KNOWN: u64 = 0x6_dbe7;
 pub(super) fn appraise(claims: &TdxClaims, policy: &TdxPolicy) -> Result<(), Refusal> {
     attributes(claims)?;
     modes(claims)?;
+    extension(claims)?;
     features(claims)?;
     status(claims, policy)?;
     flags(claims, policy)?;
@@ -23,13 +24,12 @@ pub(super) fn appraise(claims: &TdxClaims, policy: &TdxPolicy) -> Result<(), Ref
 /// Modes in which somebody else can read or steer the TD. No policy allows them.
 fn modes(claims: &TdxClaims) -> Result<(), Refusal> {
     let attributes = claims.td_attributes;
-    let service_td = claims.mr_service_td.is_some_and(|digest| digest != [0; 48]);
     let forbidden = [
         (attributes.under_debug(), RefusalCode::DebugEnabled, "the TD runs in debug or profiling mode"),
         (attributes.migratable(), RefusalCode::DebugEnabled, "the TD is migratable"),
         (!attributes.sept_ve_disable(), RefusalCode::PolicyForbids, "SEPT_VE_DISABLE is not set"),
         (
-            service_td || attributes.service_td_extension(),
+            claims.service_td_bound() || attributes.service_td_extension(),
             RefusalCode::PolicyForbids,
             "a service TD is or may be bound to the TD",
         ),
@@ -38,6 +38,16 @@ fn modes(claims: &TdxClaims) -> Result<(), Refusal> {
         Some((_, code, cause)) => Err(Refusal::new(code, cause)),
         None => Ok(()),
     }
+}
+
+/// A TD that is partitioned, or that took devices in: nobody has judged what else is then inside with the agent.
+fn extension(claims: &TdxClaims) -> Result<(), Refusal> {
+    let cause = match claims.extension {
+        Some(told) if told.vm_id != 0 => "a VM inside of a partitioned TD asked for the quote",
+        Some(told) if told.device_info != [0; 48] => "devices were taken into the TD",
+        _ => return Ok(()),
+    };
+    Err(Refusal::new(RefusalCode::PolicyForbids, cause))
 }
 
 /// An attribute whose meaning is not known may open the TD in a way that nobody has judged.
@@ -62,10 +72,13 @@ fn features(claims: &TdxClaims) -> Result<(), Refusal> {
 }
 
 fn status(claims: &TdxClaims, policy: &TdxPolicy) -> Result<(), Refusal> {
-    if !policy.accepted_status.contains(&claims.tcb_status) {
-        let advisories = claims.advisory_ids.join(" ");
-        let cause = format!("platform status {} is not accepted; advisories: {advisories}", claims.tcb_status);
-        return Err(Refusal::new(RefusalCode::TcbTooOld, cause));
+    // What the TD was launched on, and what runs now where the quote tells: either may be the older one.
+    for (when, status) in [("", Some(claims.tcb_status)), (" of what runs now", claims.current_status)] {
+        if let Some(status) = status.filter(|status| !policy.accepted_status.contains(status)) {
+            let advisories = claims.advisory_ids.join(" ");
+            let cause = format!("platform status {status}{when} is not accepted; advisories: {advisories}");
+            return Err(Refusal::new(RefusalCode::TcbTooOld, cause));
+        }
     }
     let unnamed = claims.advisory_ids.iter().find(|advisory| !policy.accepted_advisories.contains(*advisory));
     if let Some(advisory) = unnamed {

@@ -151,8 +151,8 @@ fn tdx_hardware(claims: &TdxClaims) -> Hardware {
 /// The same of a TD, which service TDs can enter as well.
 fn tdx_opaque(claims: &TdxClaims) -> RuntimeOpaque {
     let attributes = claims.td_attributes;
-    let service_td = claims.mr_service_td.is_some_and(|digest| digest != [0; 48]);
-    let open = attributes.under_debug() || attributes.migratable() || attributes.service_td_extension() || service_td;
+    let entered = attributes.service_td_extension() || claims.service_td_bound();
+    let open = attributes.under_debug() || attributes.migratable() || entered;
     if open { RuntimeOpaque::Visible } else { RuntimeOpaque::Encrypted }
 }
 
@@ -218,6 +218,7 @@ mod tests {
             mr_owner_config: [0; 48],
             mr_seam: [4; 48],
             mr_service_td,
+            extension: None,
             tee_tcb_svn: [5; 16],
             tee_tcb_svn2: None,
             tcb_status,

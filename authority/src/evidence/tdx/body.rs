@@ -1,9 +1,10 @@
 //! What a TD report body says (TDX module ABI 348551, TDINFO; TDX DCAP quote format, "TD Report Body"). Fields by their
 //! place; nothing here is believed before the quote's signature verifies.
 
+use crate::evidence::claims::TdExtension;
 use crate::evidence::fields::{FieldError, Fields};
 
-/// A TD report body. 1.0 has 584 bytes, 1.5 has 64 more.
+/// A TD report body. 1.0 has 584 bytes, 1.5 has 64 more, and its extension another 237.
 #[derive(Debug)]
 pub(super) struct Body {
     pub(super) tee_tcb_svn: [u8; 16],
@@ -20,6 +21,8 @@ pub(super) struct Body {
     pub(super) report_data: [u8; 64],
     /// TEE_TCB_SVN2 and MRSERVICETD of a TD 1.5.
     pub(super) later: Option<([u8; 16], [u8; 48])>,
+    /// The extension of a TD 1.5.
+    pub(super) extension: Option<TdExtension>,
 }
 
 impl Body {
@@ -39,11 +42,25 @@ impl Body {
             rtmrs: [fields.array()?, fields.array()?, fields.array()?, fields.array()?],
             report_data: fields.array()?,
             later: None,
+            extension: None,
         };
         if !fields.remainder().is_empty() {
             body.later = Some((fields.array()?, fields.array()?));
         }
+        if !fields.remainder().is_empty() {
+            body.extension = Some(extension(&mut fields)?);
+        }
         fields.end()?;
         Ok(body)
     }
+}
+
+fn extension(fields: &mut Fields<'_>) -> Result<TdExtension, FieldError> {
+    let vm_id = fields.byte()?;
+    let (td_id, device_info, initial_service_td) = (fields.array()?, fields.array()?, fields.array()?);
+    fields.block(8)?; // attributes of the service TDs at the creation
+    fields.block(16 + 16 + 12)?; // CPUSVN, TEE_TCB_SVN and FMSPC of the platform that the TD was created on
+    let current_service_td = fields.array()?;
+    fields.block(8)?; // attributes of the service TDs that are bound now
+    Ok(TdExtension { vm_id, td_id, device_info, initial_service_td, current_service_td })
 }

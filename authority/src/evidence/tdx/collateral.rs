@@ -20,8 +20,9 @@ pub(super) struct Collateral<'a> {
 }
 
 impl<'a> Collateral<'a> {
-    /// The newest of the platform family's TCB infos, and the newest QE identity, that are current `at` this time. An older
-    /// one is never tried instead: it would call a platform good that Intel has since called bad.
+    /// The newest of the platform family's TCB infos, and the newest QE identity, by Intel's evaluation number. Where those
+    /// of the newest number have all ended `at` this time, an older number is never tried instead: it would call a platform
+    /// good that Intel has since called bad.
     pub(super) fn choose(trusted: &Trusted<'a>, pck: &Pck, at: u64) -> Result<Self, TdxError> {
         let fmspc = pck.fields.fmspc;
         let key = |document: &TcbDocument| (document.window, document.evaluation_number);
@@ -49,11 +50,12 @@ fn newest<'a, T>(
     if documents.peek().is_none() {
         return Err(TdxError::NoDocument(name()));
     }
-    let current = documents.filter(|(_, one)| key(&one.document).0.contains(at));
-    let newest = current.max_by_key(|(_, one)| {
+    let issued = documents.filter(|(_, one)| key(&one.document).0.from <= at);
+    let newest = issued.max_by_key(|(_, one)| {
         let (window, number) = key(&one.document);
-        (number, window.from, window.until)
+        (number, window.contains(at), window.from, window.until)
     });
+    let newest = newest.filter(|(_, one)| key(&one.document).0.contains(at));
     let (held, chosen) = newest.ok_or_else(|| TdxError::DocumentExpired(name()))?;
     let mut signers = chosen.signers.iter().filter_map(|number| held.signers.get(*number)).peekable();
     // The same key may have been certified anew: what is out of its dates is passed over while another is not.

@@ -15,6 +15,7 @@ const VENDOR: [u8; 16] =
     [0x93, 0x9a, 0x72, 0x33, 0xf7, 0x9c, 0x4c, 0xa9, 0x94, 0x0a, 0x0d, 0xb3, 0x95, 0x7f, 0x06, 0x07];
 const BODY_1_0: (u16, u32) = (2, 584);
 const BODY_1_5: (u16, u32) = (3, 648);
+const BODY_1_5_EXTENDED: (u16, u32) = (4, 885);
 /// Certification data: the QE's report, and within it the PCK chain in PEM.
 const QE_REPORT_CERTIFICATION: u16 = 6;
 const PCK_CHAIN: u16 = 5;
@@ -32,7 +33,7 @@ pub(crate) enum EnvelopeError {
     KeyType(u16),
     #[error("the quoting enclave is not Intel's")]
     Vendor,
-    #[error("TD body type {0} of {1} bytes is not known here (2 of 584 and 3 of 648 are)")]
+    #[error("TD body type {0} of {1} bytes is not known here (2 of 584, 3 of 648 and 4 of 885 are)")]
     Body(u16, u32),
     #[error("certification data of type {0} does not hold the PCK certificate chain: have the host provide type 5")]
     Certification(u16),
@@ -82,7 +83,7 @@ impl<'a> Envelope<'a> {
         }
         fields.block(20)?; // user data of the quoting enclave
         let (kind, size) = if version == 5 { (fields.u16_le()?, fields.u32_le()?) } else { BODY_1_0 };
-        if (kind, size) != BODY_1_0 && (kind, size) != BODY_1_5 {
+        if ![BODY_1_0, BODY_1_5, BODY_1_5_EXTENDED].contains(&(kind, size)) {
             return Err(EnvelopeError::Body(kind, size));
         }
         let body = fields.block(length(size)?)?;
@@ -197,8 +198,8 @@ mod tests {
             bytes[offset] = value;
             assert_eq!(Envelope::parse(&bytes).err(), Some(error), "byte {offset}");
         }
-        let error = Envelope::parse(&quote(5, &body_5(4, 885), &inner)).err();
-        assert_eq!(error, Some(EnvelopeError::Body(4, 885)));
+        let error = Envelope::parse(&quote(5, &body_5(4, 884), &inner)).err();
+        assert_eq!(error, Some(EnvelopeError::Body(4, 884)));
     }
 
     proptest! {

@@ -138,6 +138,7 @@ impl Found<'_> {
             mr_owner_config: body.mr_owner_config,
             mr_seam: body.mr_seam,
             mr_service_td: body.later.map(|(_, service_td)| service_td),
+            extension: body.extension,
             tee_tcb_svn: body.tee_tcb_svn,
             tee_tcb_svn2: body.later.map(|(svn, _)| svn),
             tcb_status: evaluated.status,

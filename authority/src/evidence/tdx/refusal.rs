@@ -100,11 +100,10 @@ fn of_enclave(error: &EnclaveError) -> RefusalCode {
 
 fn of_tcb(error: &TcbError) -> RefusalCode {
     match error {
-        TcbError::PceId
-        | TcbError::UnknownModule(_)
-        | TcbError::ModuleSigner(_)
-        | TcbError::ModuleAttributes
-        | TcbError::Status(..) => RefusalCode::ChainUntrusted,
+        TcbError::UnknownModule(_) => RefusalCode::EndorsementMissing,
+        TcbError::PceId | TcbError::ModuleSigner(_) | TcbError::ModuleAttributes | TcbError::Status(..) => {
+            RefusalCode::ChainUntrusted
+        }
         TcbError::DevelopmentModule => RefusalCode::DebugEnabled,
         TcbError::NoLevel | TcbError::NoModuleLevel { .. } | TcbError::Revoked(_) => RefusalCode::TcbTooOld,
     }

@@ -1,4 +1,5 @@
-//! Quotes of the simulated Intel: version 4 with a TD 1.0 body, or version 5 with a TD 1.5 one. Truly signed.
+//! Quotes of the simulated Intel: version 4 with a TD 1.0 body, or version 5 with a TD 1.5 one, extended or not. Truly
+//! signed.
 
 use inwit_protocol::primitives::sha256;
 use ring::rand::SystemRandom;
@@ -21,6 +22,9 @@ pub struct Td {
     pub tee_tcb_svn: [u8; 16],
     /// TEE_TCB_SVN2 and MRSERVICETD, filled with its byte. With them the quote is of version 5.
     pub later: Option<([u8; 16], u8)>,
+    /// With `later`: number of the VM, and what the hashes over devices, service TDs at the creation and those that are
+    /// bound now are filled with.
+    pub extension: Option<[u8; 4]>,
     /// Last byte of the quoting enclave's report data, zero on real ones.
     pub qe_tail: u8,
     pub enclave: Enclave,
@@ -52,6 +56,7 @@ impl Default for Td {
             report_data: [0xda; 64],
             tee_tcb_svn: [0; 16],
             later: None,
+            extension: None,
             qe_tail: 0,
             enclave: Enclave {
                 vendor: 0x93,
@@ -116,7 +121,18 @@ fn body(td: &Td) -> Vec<u8> {
     .concat();
     match td.later {
         None => first,
-        Some((svn2, service_td)) => [&[3, 0][..], &648u32.to_le_bytes(), &first, &svn2, &[service_td; 48]].concat(),
+        Some((svn2, service_td)) => {
+            let later = [&first[..], &svn2, &[service_td; 48]].concat();
+            let (kind, body) = match td.extension {
+                None => (3, later),
+                Some([vm, devices, initial, current]) => {
+                    let told =
+                        [&[vm][..], &[0x1d; 32], &[devices; 48], &[initial; 48], &[7; 8 + 16 + 16 + 12]].concat();
+                    (4, [&later[..], &told, &[current; 48], &[7; 8]].concat())
+                }
+            };
+            [&[kind, 0][..], &length(&body), &body].concat()
+        }
     }
 }
 
