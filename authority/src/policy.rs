@@ -117,8 +117,17 @@ pub struct AzureFile {
     pub console: ConsoleFile,
     /// Secure Boot: `demanded` or `not-demanded`.
     pub secure_boot: RequirementFile,
-    /// TPM and firmware state that outlives a boot: `demanded` or `not-demanded`.
+    /// That the paravisor says `tpm-persisted`: `demanded` or `not-demanded`. It is no statement on whether the TPM's state
+    /// outlives a boot.
     pub tpm_persisted: RequirementFile,
+    /// SEPT_VE_DISABLE of the paravisor's TD: `demanded` or `not-demanded`. Azure's TDs have it off.
+    pub sept_ve_disable: RequirementFile,
+    /// HCLAkPub: `"any"`, or a list of enrolled keys as SHA-256 of SubjectPublicKeyInfo in hex. With `"any"`, register launch
+    /// digests and MRTDs of paravisors since August 2025 only: earlier ones may name a key that the guest put there
+    /// (CVE-2025-49707).
+    pub attestation_keys: DemandedFile<32>,
+    /// Devices that the host assigns to the VM: `allowed` or `forbidden`.
+    pub vpci_devices: PermissionFile,
     /// PCRs that every set of Reference Values for Azure names; at least 0, 4, 7 and 9.
     pub demanded_pcrs: Vec<u8>,
 }
@@ -252,9 +261,11 @@ impl PolicyFile {
             azure: AzureFile {
                 console: ConsoleFile::Forbidden,
                 secure_boot: RequirementFile::Demanded,
-                // A state that is made anew at each boot cannot be copied or put back, and nothing that is accepted
-                // here rests on one that is kept: the agent's key lives in memory.
+                // Nothing that is accepted here rests on a state that is kept: the agent's key lives in memory.
                 tpm_persisted: RequirementFile::NotDemanded,
+                sept_ve_disable: RequirementFile::Demanded,
+                attestation_keys: DemandedFile::ANY,
+                vpci_devices: PermissionFile::Forbidden,
                 demanded_pcrs: vec![0, 4, 7, 9],
             },
         }
@@ -314,6 +325,9 @@ impl PolicyFile {
             console: self.azure.console.into(),
             secure_boot: self.azure.secure_boot.into(),
             tpm_persisted: self.azure.tpm_persisted.into(),
+            sept_ve_disable: self.azure.sept_ve_disable.into(),
+            attestation_keys: (&self.azure.attestation_keys).into(),
+            vpci_devices: self.azure.vpci_devices.into(),
             demanded_pcrs: self.azure.demanded_pcrs.iter().copied().collect(),
         };
         AppraisalPolicy::new(reference_values, snp, tdx, vtpm, azure).map_err(|error| wrong(error.to_string()))

@@ -10,12 +10,13 @@ use evidence_support::azure::{self, KINVOLK, SNP, TDX, attestation, certificate,
 use evidence_support::policy::{self, agent, reference};
 use evidence_support::{read, refused, refused_as, snp, vectors_or_say};
 use inwit_authority::evidence::{
-    AppraisalPolicy, AttestationKeyTrust, Authentic, AzureClaims, AzurePolicy, AzureTee, Claims, Console, Endorsements,
-    Product, Requirement, SnpPolicy, authenticate,
+    AppraisalPolicy, AttestationKeyTrust, Authentic, AzureClaims, AzurePolicy, AzureTee, Claims, Console, Demanded,
+    Endorsements, Product, Requirement, SnpPolicy, TdxPolicy, authenticate,
 };
 use inwit_measurements::Digest;
 use inwit_measurements::reference::Measured;
 use inwit_protocol::azure::AzureQuote;
+use inwit_protocol::ear::Tier;
 use inwit_protocol::evidence::{Evidence, Platform};
 use inwit_protocol::refusal::{Refusal, RefusalCode};
 
@@ -103,12 +104,7 @@ fn a_real_report_without_a_tpm_quote_is_authentic_and_does_not_say_what_booted()
 
 /// Intel's side is as lenient as it can be; Azure's accepts what the real machines say.
 fn accepting(values: Vec<inwit_measurements::reference::ReferenceValues>) -> AppraisalPolicy {
-    let azure = AzurePolicy {
-        console: Console::Allowed,
-        secure_boot: Requirement::Demanded,
-        tpm_persisted: Requirement::NotDemanded,
-        demanded_pcrs: [0, 4, 7, 9].into(),
-    };
+    let azure = AzurePolicy { console: Console::Allowed, ..policy::azure() };
     // The agent's level, which is not the paravisor's.
     let snp = SnpPolicy { vmpl: 2, ..policy::snp() };
     AppraisalPolicy::new(values, snp, policy::tdx(), policy::vtpm(), azure).unwrap()
@@ -185,7 +181,7 @@ fn tdx_quotes(vectors: &Path) -> [AzureQuote; 3] {
 }
 
 #[test]
-fn a_real_tdx_machine_is_authentic_and_refused_for_a_td_whose_pages_can_be_pulled() {
+fn a_real_tdx_machine_is_authentic_and_appraised_where_policy_waives_sept_ve_disable() {
     let Some(vectors) = vectors_or_say(3, "forms of an Azure TDX machine") else { return };
     let (by, at) = azure::intel(&vectors);
     for quote in tdx_quotes(&vectors) {
@@ -198,9 +194,39 @@ fn a_real_tdx_machine_is_authentic_and_refused_for_a_td_whose_pages_can_be_pulle
         assert!(runtime.console_enabled && runtime.secure_boot && runtime.tpm_persisted == Some(false));
         assert!(runtime.root_certificate_thumbprint.is_some());
         assert_eq!(tpm.as_ref().map(|tpm| tpm.reset_count), Some(1));
-        let refusal = refused(authentic.judge(&accepting(vec![])));
+        let refusal = refused(authenticate(&azure::tdx(&quote), &by, at).unwrap().judge(&accepting(vec![])));
         assert_eq!(refusal.code, RefusalCode::PolicyForbids, "{refusal}");
         assert!(refusal.cause.contains("SEPT_VE_DISABLE"), "{refusal}");
+        let pcrs = tpm.as_ref().unwrap().pcrs;
+        let pcrs = [0, 4, 7, 9].map(|pcr: u8| (pcr, Digest::from_bytes(pcrs[usize::from(pcr)])));
+        let measured = Measured::AzureTdx { mrtd: td.mrtd.into(), pcrs: pcrs.into() };
+        let values = vec![reference("image", &agent(), measured)];
+        // Intel's status, advisories and evaluation number as they were on that day; the rest as it is demanded of all.
+        let intel = TdxPolicy {
+            accepted_status: [td.tcb_status].into(),
+            accepted_advisories: td.advisory_ids.iter().cloned().collect(),
+            minimum_tcb_evaluation_number: td.tcb_evaluation_number,
+            ..policy::tdx()
+        };
+        let under = |azure| {
+            let policy = AppraisalPolicy::new(values.clone(), policy::snp(), intel.clone(), policy::vtpm(), azure);
+            authenticate(&azure::tdx(&quote), &by, at).unwrap().judge(&policy.unwrap())
+        };
+        let waived = AzurePolicy {
+            console: Console::Allowed,
+            sept_ve_disable: Requirement::NotDemanded,
+            attestation_keys: Demanded::OneOf([runtime.attestation_key].into()),
+            ..policy::azure()
+        };
+        let judged = under(waived.clone()).unwrap_or_else(|refusal| panic!("{refusal}"));
+        assert_eq!(judged.reference_values(), ["image"]);
+        assert_eq!(judged.trustworthiness().status(), Tier::Warning);
+        let other_key = AzurePolicy { attestation_keys: Demanded::OneOf([[7; 32]].into()), ..waived.clone() };
+        let demanded = AzurePolicy { sept_ve_disable: Requirement::Demanded, ..waived };
+        for (policy, named) in [(other_key, "HCLAkPub"), (demanded, "SEPT_VE_DISABLE")] {
+            let refusal = refused(under(policy));
+            assert_eq!((refusal.code, refusal.cause.contains(named)), (RefusalCode::PolicyForbids, true), "{refusal}");
+        }
     }
 }
 

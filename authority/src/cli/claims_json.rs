@@ -250,6 +250,8 @@ fn runtime(claims: &RuntimeClaims) -> Rows {
         row("secure_boot", claims.secure_boot),
         row("tpm_enabled", claims.tpm_enabled),
         row("tpm_persisted", claims.tpm_persisted),
+        row("vpci_devices_allowed", claims.vpci_devices_allowed),
+        row("hardware_sealing_policy", claims.hardware_sealing_policy.as_deref()),
         row("root_certificate_thumbprint", claims.root_certificate_thumbprint.as_deref()),
         row("vm_unique_id", claims.vm_unique_id.as_deref()),
         row("current_time", claims.current_time.and_then(|time| u64::try_from(time).ok()).map(Cell::Number)),

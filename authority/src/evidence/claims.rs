@@ -121,7 +121,10 @@ pub enum AttestationKeyTrust {
     ConfiguredKey,
     /// The digest in its TPM Name is configured, which covers its attributes too.
     ConfiguredName,
-    /// The paravisor of an Azure confidential VM names it in a report that the TEE hardware signed.
+    /// The paravisor of an Azure confidential VM names it in a report that the TEE hardware signed. That is worth what
+    /// the paravisor is worth: one from before August 2025 names whatever RSA key is at handle 0x81000003, which the guest
+    /// may have put there (CVE-2025-49707). So the launch digest or MRTD that is registered has to be that of a paravisor
+    /// that makes the key anew, or policy names the keys (`attestation_keys`).
     Paravisor,
 }
 
@@ -195,8 +198,13 @@ pub struct RuntimeClaims {
     pub secure_boot: bool,
     /// Whether the VM has the TPM.
     pub tpm_enabled: bool,
-    /// Whether state of the VM's TPM and firmware outlives a boot, sealed by the paravisor.
+    /// `tpm-persisted`: that the paravisor does not suppress attestation, which is what OpenHCL writes there. Whether the
+    /// TPM's state outlives a boot it does not say.
     pub tpm_persisted: Option<bool>,
+    /// `filtered-vpci-devices-allowed`: whether the paravisor lets devices in that the host assigns.
+    pub vpci_devices_allowed: Option<bool>,
+    /// `hardware-sealing-policy`: by what the paravisor derives the key that seals the VM's state, as it writes it.
+    pub hardware_sealing_policy: Option<String>,
     /// Hash of the certificate that the VM's state was provisioned with, in base64url as the paravisor writes it.
     pub root_certificate_thumbprint: Option<String>,
     /// Identifier of the VM, as the paravisor writes it.

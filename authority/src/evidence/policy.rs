@@ -137,8 +137,19 @@ pub struct AzurePolicy {
     pub console: Console,
     /// Secure Boot, as the paravisor was told to enforce it.
     pub secure_boot: Requirement,
-    /// State of TPM and firmware that outlives a boot.
+    /// That the paravisor says `tpm-persisted`. It does not say whether the state outlives a boot: see
+    /// [`RuntimeClaims::tpm_persisted`](super::claims::RuntimeClaims::tpm_persisted).
     pub tpm_persisted: Requirement,
+    /// SEPT_VE_DISABLE of the TD, which is the paravisor's. Azure's TDs have it off: their paravisor is said to handle the
+    /// exceptions, and whether it does cannot be seen. Of a TD without a paravisor it is demanded in any case.
+    pub sept_ve_disable: Requirement,
+    /// HCLAkPub by the SHA-256 of its SubjectPublicKeyInfo: any key that an acceptable paravisor names, or enrolled ones.
+    /// Any is sound only where the registered launch digests and MRTDs are of paravisors that make that key themselves:
+    /// those before August 2025 named whatever RSA key was at handle 0x81000003 (CVE-2025-49707).
+    pub attestation_keys: Demanded<[u8; 32]>,
+    /// Devices that the host assigns to the VM beside the paravisor (`filtered-vpci-devices-allowed`). A paravisor that
+    /// does not speak of them is of a time before it could let them in.
+    pub vpci_devices: Permission,
     /// PCRs that every set of Reference Values for Azure has to name: 0, 4, 7, 9 and whatever else is wanted.
     pub demanded_pcrs: BTreeSet<u8>,
 }

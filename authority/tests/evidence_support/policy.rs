@@ -57,6 +57,9 @@ pub fn azure() -> AzurePolicy {
         console: Console::Forbidden,
         secure_boot: Requirement::Demanded,
         tpm_persisted: Requirement::NotDemanded,
+        sept_ve_disable: Requirement::Demanded,
+        attestation_keys: Demanded::Any,
+        vpci_devices: Permission::Forbidden,
         demanded_pcrs: [0, 4, 7, 9].into(),
     }
 }

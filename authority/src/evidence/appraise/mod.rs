@@ -16,7 +16,7 @@ use inwit_protocol::ear::TrustworthinessVector;
 use inwit_protocol::evidence::Platform;
 use inwit_protocol::refusal::Refusal;
 
-use super::policy::AppraisalPolicy;
+use super::policy::{AppraisalPolicy, Requirement};
 use super::{Bound, Claims};
 use trustworthiness::Reach;
 
@@ -52,7 +52,7 @@ impl Bound {
 fn acceptable<'p>(claims: &Claims, policy: &'p AppraisalPolicy) -> Result<Vec<&'p ReferenceValues>, Refusal> {
     match claims {
         Claims::Snp(claims) => snp::appraise(claims, &policy.snp)?,
-        Claims::Tdx(claims) => tdx::appraise(claims, &policy.tdx)?,
+        Claims::Tdx(claims) => tdx::appraise(claims, &policy.tdx, Requirement::Demanded)?,
         // A TPM states no mode or version that could be judged: its key and its PCRs are everything.
         Claims::Vtpm(_) => {}
         Claims::Azure(claims) => azure::appraise(claims, policy)?,
@@ -92,8 +92,8 @@ mod tests {
 
     use super::*;
     use crate::evidence::{
-        AzurePolicy, Console, Demanded, Endorsements, Permission, Product, Requirement, SnpPolicy, SnpRoot, SnpTcb,
-        TcbStatus, TdxPart, TdxPolicy, TdxRoot, VekCertificate, VtpmPolicy, authenticate,
+        AzurePolicy, Console, Demanded, Endorsements, Permission, Product, SnpPolicy, SnpRoot, SnpTcb, TcbStatus,
+        TdxPart, TdxPolicy, TdxRoot, VekCertificate, VtpmPolicy, authenticate,
     };
 
     /// A policy that is as lenient as one can be.
@@ -131,6 +131,9 @@ mod tests {
             console: Console::Allowed,
             secure_boot: Requirement::NotDemanded,
             tpm_persisted: Requirement::NotDemanded,
+            sept_ve_disable: Requirement::NotDemanded,
+            attestation_keys: Demanded::Any,
+            vpci_devices: Permission::Allowed,
             demanded_pcrs: [0, 4, 7, 9].into(),
         };
         AppraisalPolicy::new(vec![], snp, tdx, vtpm, azure).unwrap()

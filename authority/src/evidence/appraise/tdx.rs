@@ -5,15 +5,16 @@ use inwit_protocol::refusal::{Refusal, RefusalCode};
 
 use crate::evidence::claims::{PckFlag, TdxClaims};
 use crate::evidence::fields::Short;
-use crate::evidence::policy::{Permission, TdxPolicy};
+use crate::evidence::policy::{Permission, Requirement, TdxPolicy};
 
 /// XFAM bits that must be one, and those that may be (TDX module ABI 348551, "XFAM").
 const XFAM_DEMANDED: u64 = 0x3;
 const XFAM_KNOWN: u64 = 0x6_dbe7;
 
-pub(super) fn appraise(claims: &TdxClaims, policy: &TdxPolicy) -> Result<(), Refusal> {
+/// `sept_ve_disable` is demanded of every TD but a paravisor's, of which Azure's policy decides.
+pub(super) fn appraise(claims: &TdxClaims, policy: &TdxPolicy, sept_ve_disable: Requirement) -> Result<(), Refusal> {
     attributes(claims)?;
-    modes(claims)?;
+    modes(claims, sept_ve_disable)?;
     extension(claims)?;
     features(claims)?;
     status(claims, policy)?;
@@ -21,13 +22,15 @@ pub(super) fn appraise(claims: &TdxClaims, policy: &TdxPolicy) -> Result<(), Ref
     registers(claims, policy)
 }
 
-/// Modes in which somebody else can read or steer the TD. No policy allows them.
-fn modes(claims: &TdxClaims) -> Result<(), Refusal> {
+/// Modes in which somebody else can read or steer the TD. No policy allows them; without SEPT_VE_DISABLE the host can take
+/// pages away and have the TD handle the exception, which a paravisor may be known to do rightly.
+fn modes(claims: &TdxClaims, sept_ve_disable: Requirement) -> Result<(), Refusal> {
     let attributes = claims.td_attributes;
+    let pullable = sept_ve_disable == Requirement::Demanded && !attributes.sept_ve_disable();
     let forbidden = [
         (attributes.under_debug(), RefusalCode::DebugEnabled, "the TD runs in debug or profiling mode"),
         (attributes.migratable(), RefusalCode::DebugEnabled, "the TD is migratable"),
-        (!attributes.sept_ve_disable(), RefusalCode::PolicyForbids, "SEPT_VE_DISABLE is not set"),
+        (pullable, RefusalCode::PolicyForbids, "SEPT_VE_DISABLE is not set"),
         (
             claims.service_td_bound() || attributes.service_td_extension(),
             RefusalCode::PolicyForbids,

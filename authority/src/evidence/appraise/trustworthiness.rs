@@ -34,7 +34,10 @@ pub(super) fn found(claims: &Claims, reach: Reach) -> TrustworthinessVector {
         Claims::Azure(claims) => {
             let tee = match &claims.tee {
                 AzureTee::Snp(claims) => snp(claims, reach, measured),
-                AzureTee::Tdx(claims) => tdx(claims, reach, measured),
+                AzureTee::Tdx(claims) => {
+                    let configuration = paravisors_configuration(claims, reach);
+                    TrustworthinessVector { configuration, ..tdx(claims, reach, measured) }
+                }
             };
             TrustworthinessVector { configuration: azure_configuration(&claims.runtime, tee.configuration), ..tee }
         }
@@ -68,12 +71,14 @@ fn tdx(claims: &TdxClaims, reach: Reach, measured: TrustworthinessVector) -> Tru
     }
 }
 
-/// A console that the host may write to, or no Secure Boot: policy let it pass, and it is a way in. What is worse stays.
+/// A console that the host may write to, its devices, or no Secure Boot: policy let it pass, and it is a way in. What is
+/// worse stays.
 fn azure_configuration(runtime: &RuntimeClaims, of_tee: Configuration) -> Configuration {
     let written_to = runtime.interactive_console_enabled.unwrap_or(runtime.console_enabled);
+    let devices = runtime.vpci_devices_allowed == Some(true);
     match of_tee {
         Configuration::Unacceptable => Configuration::Unacceptable,
-        _ if written_to || !runtime.secure_boot => Configuration::KnownVulnerability,
+        _ if written_to || devices || !runtime.secure_boot => Configuration::KnownVulnerability,
         other => other,
     }
 }
@@ -118,7 +123,7 @@ fn statuses(claims: &TdxClaims) -> impl Iterator<Item = TcbStatus> {
 }
 
 /// A platform that Intel wants configured otherwise exposes what its advisories name.
-fn tdx_configuration(claims: &TdxClaims, reach: Reach) -> Configuration {
+fn platforms_configuration(claims: &TdxClaims, reach: Reach) -> Configuration {
     let faulty = |status| match status {
         TcbStatus::ConfigurationNeeded
         | TcbStatus::ConfigurationAndSwHardeningNeeded
@@ -128,12 +133,24 @@ fn tdx_configuration(claims: &TdxClaims, reach: Reach) -> Configuration {
             false
         }
     };
-    if !claims.td_attributes.sept_ve_disable() {
-        Configuration::Unacceptable
-    } else if statuses(claims).any(faulty) {
-        Configuration::KnownVulnerability
-    } else {
-        agents_configuration(reach)
+    if statuses(claims).any(faulty) { Configuration::KnownVulnerability } else { agents_configuration(reach) }
+}
+
+/// The same, where the host cannot have the TD handle an exception for each page that it takes away. No policy allows that
+/// of a TD without a paravisor; were one to, the vector would still say it.
+fn tdx_configuration(claims: &TdxClaims, reach: Reach) -> Configuration {
+    match claims.td_attributes.sept_ve_disable() {
+        true => platforms_configuration(claims, reach),
+        false => Configuration::Unacceptable,
+    }
+}
+
+/// The same of a TD with a paravisor, which is to handle those exceptions. It cannot be seen that it does.
+fn paravisors_configuration(claims: &TdxClaims, reach: Reach) -> Configuration {
+    match platforms_configuration(claims, reach) {
+        Configuration::KnownVulnerability => Configuration::KnownVulnerability,
+        _ if !claims.td_attributes.sept_ve_disable() => Configuration::NotVisible,
+        other => other,
     }
 }
 
@@ -265,6 +282,8 @@ mod tests {
             secure_boot,
             tpm_enabled: true,
             tpm_persisted: None,
+            vpci_devices_allowed: None,
+            hardware_sealing_policy: None,
             root_certificate_thumbprint: None,
             vm_unique_id: None,
             current_time: None,
@@ -283,7 +302,7 @@ mod tests {
         let td = |attributes| tdx(attributes, TcbStatus::UpToDate, &[], Some([0; 48]));
         let advised = tdx(SEPT_VE_DISABLE, TcbStatus::UpToDate, &["INTEL-SA-01079"], None);
         let entered = tdx(SEPT_VE_DISABLE, TcbStatus::UpToDate, &[], Some([7; 48]));
-        let table: [(&str, Claims, Values, Tier); 21] = [
+        let table: [(&str, Claims, Values, Tier); 22] = [
             ("SNP", snp(0, checked, None), [0, 2, 3, 0, 2, 2, 0, 0], Affirming),
             ("SNP, no list", snp(0, unlisted, None), [0, 2, 3, 0, -33, 2, 0, 0], Warning),
             ("SNP, debug", snp(DEBUG, unlisted, None), [0, 2, 3, 0, 96, 96, 0, 0], Contraindicated),
@@ -313,7 +332,8 @@ mod tests {
                 Warning,
             ),
             ("Azure, no list", azure(snp(0, unlisted, None), (false, None), true), [0, 2, 3, 0, -33, 2, 0, 0], Warning),
-            ("Azure TDX, open", azure(td(0), (true, None), false), [0, 96, 3, 0, 2, 2, 0, 0], Contraindicated),
+            ("Azure TDX, pullable", azure(td(0), (false, None), true), [0, 36, 3, 0, 2, 2, 0, 0], Warning),
+            ("Azure TDX, open", azure(td(0), (true, None), false), [0, 32, 3, 0, 2, 2, 0, 0], Warning),
             ("TPM", vtpm(), [2, 2, 3, 0, 0, 32, 0, 0], Warning),
         ];
         for (name, claims, expected, tier) in table {
