@@ -18,6 +18,7 @@ mod owner;
 mod policy_file;
 mod submission;
 mod table;
+mod vendor_roots;
 
 use crate::audit::hex;
 use crate::decide::{Authority, now};

@@ -1,6 +1,7 @@
 //! Endorsements for one judgement, from files and folders on the command line: read, recognised and put together. A root
 //! is trusted because the person at the command line named its file, its folder or its digest, and for no other reason:
-//! not because it lies with the evidence, nor because collateral carries it. Nothing is built in and nothing is fetched.
+//! not because it lies with the evidence, nor because collateral carries it; there only a vendor's own root counts, known by its
+//! digest. Nothing is fetched.
 //! A file that is not understood ends the act; what has no effect is told of.
 
 pub(super) mod found;
@@ -9,6 +10,7 @@ use self::found::Held;
 pub(super) use self::found::Place;
 use super::endorsement_kinds::{Piece, carried_roots};
 use super::intel_parts::{belonging, part};
+use super::vendor_roots;
 use crate::audit::hex;
 use crate::evidence::x509::{self, RevocationList};
 use crate::evidence::{Endorsements, Product, SnpRoot, TdxPart, TdxRoot};
@@ -39,6 +41,8 @@ pub(super) struct Sources {
     pub(super) table: Option<Vec<u8>>,
     /// The roots that are trusted in this act.
     pub(super) roots: Vec<Root>,
+    /// Platforms of which a root lies where the person at the command line pointed.
+    chosen: BTreeSet<&'static str>,
     /// Roots that were found and do not count, each with its reason.
     withheld: Vec<(Root, &'static str)>,
     /// Files without effect, and why.
@@ -63,6 +67,7 @@ pub(super) struct Root {
 pub(super) fn gather(handed: &Handed<'_>) -> Result<Sources, Fault> {
     let mut sources = Sources::default();
     let all = found::read(handed, &mut sources.set_aside)?;
+    sources.chosen = all.iter().filter_map(chosen).map(Platform::text).collect();
     snp(&all, handed, &mut sources)?;
     tdx(&all, handed, &mut sources)?;
     for Held { path, place, piece } in all {
@@ -79,6 +84,15 @@ pub(super) fn gather(handed: &Handed<'_>) -> Result<Sources, Fault> {
     }
     sources.tell_of_withheld();
     Ok(sources)
+}
+
+/// The platform of a root that somebody pointed at.
+fn chosen(held: &Held) -> Option<Platform> {
+    match (&held.piece, held.place) {
+        (Piece::Ark(..), Place::Named | Place::Folder) => Some(Platform::Snp),
+        (Piece::TdxRoot(..), Place::Named | Place::Folder) => Some(Platform::Tdx),
+        _ => None,
+    }
 }
 
 /// Why a root does not count.
@@ -101,7 +115,11 @@ fn objection(digests: &[[u8; 32]], place: Place, digest: &[u8; 32]) -> Option<&'
 impl Sources {
     /// Takes in a root and says whether it counts. One that does not is kept apart, with the reason.
     fn admit(&mut self, handed: &Handed<'_>, place: Place, root: Root) -> bool {
-        match objection(handed.digests, place, &root.digest) {
+        // A vendor's own root counts wherever it lies, unless somebody chose another.
+        let vendors = handed.digests.is_empty()
+            && vendor_roots::known(&root.digest)
+            && !self.chosen.contains(&root.platform.text());
+        match objection(handed.digests, place, &root.digest).filter(|_| !vendors) {
             None => self.roots.push(root),
             Some(reason) => {
                 self.withheld.push((root, reason));

@@ -16,14 +16,14 @@ pub(super) const REPORT_DATA: usize = 64;
 
 pub(super) const AUTHENTICATE_HELP: &str = "\
 Roots are values: a root certificate (ARK-Milan, Intel SGX Root CA, …) is trusted in this act only because you hand it in
-with --endorsements, and so are attestation keys. None is built in, none is fetched. Get them from the vendor, compare
-their digests (they are printed), and never take them from where the evidence came from. Without revocation lists for an
-ARK, revocation by AMD is not checked.
+with --endorsements, and so are attestation keys. No certificate is built in, none is fetched, and the digests of those that
+counted are printed. Without revocation lists for an ARK, revocation by AMD is not checked.
 
 A root counts when you name its file, or a folder that it lies in or below. When a folder that you name also holds the
-evidence or its event log, itself or deeper, no root in or below it counts, for whoever made the evidence may have put it
-there; name the root file, or its own folder. A root inside of collateral does not count either. With --root-sha256 your
-word is the digest: such roots count wherever they are found, the one inside of collateral too, and no others do.
+evidence or its event log, itself or deeper, or when the root stands inside of collateral, whoever made the evidence may have
+put it there: then it counts only if it is AMD's or Intel's own, which are known by their digests. For any other, name the
+root file, or its own folder. With --root-sha256 your word is the digest: such roots count wherever they are found, and no
+others do.
 Intermediates, keys of chips, revocation lists and collateral count from everywhere, for a root has signed them; what
 another root signed is set aside, and said so.
 
