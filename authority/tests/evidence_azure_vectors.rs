@@ -165,7 +165,7 @@ fn another_chips_certificate_is_refused_by_name() {
     ] {
         let refusal = refused(authenticate(&azure::snp(&report, &vcek), &by, time_of(&vcek)));
         assert_eq!(refusal.code, RefusalCode::EndorsementMissing, "{refusal}");
-        assert!(refusal.cause.contains("certificate at hand is for"), "{refusal}");
+        assert!(refusal.cause.contains("VCEK at hand is another chip's"), "{refusal}");
     }
 }
 

@@ -109,8 +109,8 @@ fn a_truly_signed_report_of_another_form_is_refused() {
         (0x182, &[1], RefusalCode::Malformed), // reserved byte of REPORTED_TCB
         (0x1e2, &[1], RefusalCode::Malformed), // and of COMMITTED_TCB
         (0x29f, &[1], RefusalCode::Malformed),
-        (0x048, &[2], RefusalCode::QuoteSignature),        // masked chip key
-        (0x048, &[28], RefusalCode::QuoteSignature),       // signed by nobody
+        (0x048, &[2], RefusalCode::Unsupported),           // masked chip key
+        (0x048, &[28], RefusalCode::Unsupported),          // signed by nobody
         (0x189, &[0x70], RefusalCode::Unsupported),        // a product not known here
         (0x189, &[0x11], RefusalCode::EndorsementMissing), // says Genoa, whose root is not configured
     ] {
@@ -125,14 +125,14 @@ fn a_certificate_that_does_not_fit_the_report_is_refused() {
     let chip = VekFields { hwid: Some(vec![0x5d; 64]), ..good.clone() };
     let tcb = VekFields { tcb: [4, 0, 0, 0, 0, 0, 24, 218], ..good.clone() };
     for (fields, cause) in
-        [(chip, "its HWID begins 5d5d5d5d5d5d5d5d, the report's CHIP_ID 5c5c"), (tcb, "ucodeSPL=218")]
+        [(chip, "another chip's: import that of Milan chip 5c5c"), (tcb, "another TCB: import that of Milan chip 5c5c")]
     {
         let refusal = refused(authentic(&MILAN, &fields, &body(&MILAN), &MILAN.endorsements(&[])));
         assert_eq!(refusal.code, RefusalCode::EndorsementMissing, "{refusal}");
         assert!(refusal.cause.contains(cause), "{refusal}");
     }
     // A masked chip is nobody's chip: no certificate can stand for it.
-    refused_as(changed(0x1a0, &[0; 64]), RefusalCode::EndorsementMissing);
+    refused_as(changed(0x1a0, &[0; 64]), RefusalCode::Unsupported);
     for fields in [
         VekFields { hwid: None, ..good.clone() },
         VekFields { hwid: Some(vec![0; 64]), ..good.clone() },

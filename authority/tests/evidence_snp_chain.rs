@@ -6,7 +6,7 @@ mod evidence_support;
 use std::sync::LazyLock;
 
 use evidence_support::amd::{ASK_SERIAL, Amd, DAY, NOW, Vek, VekFields};
-use evidence_support::der::{CRITICAL, extension, int, seq, tlv};
+use evidence_support::der::{CRITICAL, extension, int, name, pem, seq, tlv};
 use evidence_support::snp::{GUID_ASK, GUID_VCEK, GUID_VLEK, table};
 use evidence_support::{evidence, refused, refused_as};
 use inwit_authority::evidence::{
@@ -58,8 +58,10 @@ fn a_masked_chip_is_nobodys_under_a_vcek_and_its_providers_under_a_vlek() {
         };
         let (report, table) = reported(&MILAN, &MILAN.vcek_fields(), masked);
         let refusal = refused(judged(&report, table, &MILAN.endorsements(&[]), NOW));
-        assert_eq!(refusal.code, RefusalCode::EndorsementMissing);
+        assert_eq!(refusal.code, RefusalCode::Unsupported);
         assert!(refusal.cause.contains("masks CHIP_ID"), "{refusal}");
+        // Nor is there anything to import.
+        assert_eq!(refused(judged(&report, vec![], &MILAN.endorsements(&[]), NOW)), refusal);
         let (report, table) = reported(&MILAN, &MILAN.vlek_fields(), |body| {
             masked(body);
             body[0x48] = 1 << 2;
@@ -103,7 +105,7 @@ fn the_certificate_that_ended_is_named_with_its_dates() {
 }
 
 #[test]
-fn a_listed_key_is_revoked_whoever_else_is_not() {
+fn a_listed_issuer_is_revoked_whoever_else_is_not() {
     let vek = MILAN.issue_changed(&MILAN.vcek_fields(), |parts| parts.serial = vec![2, 1, 0x4d]);
     let report = vek.report(&body(&MILAN));
     let table = || table(&[(GUID_VCEK, &vek.der)]);
@@ -114,7 +116,9 @@ fn a_listed_key_is_revoked_whoever_else_is_not() {
         Revocation::Checked,
         "an ASVK's revocation is not an ASK's"
     );
-    refused_as(outcome(&[list(&[0x4d])]), RefusalCode::EndorsementRevoked);
+    // A VEK's number is one of its ASK's: what the ARK lists by that number is another certificate.
+    assert_eq!(outcome(&[list(&[0x4d, 0])]).unwrap().revocation, Revocation::Checked);
+    refused_as(outcome(&[list(&[1])]), RefusalCode::EndorsementRevoked);
     refused_as(outcome(&[list(&[]), list(&[ASK_SERIAL])]), RefusalCode::EndorsementRevoked);
     // Revoked before expired: the harder word.
     let old = MILAN.list(NOW - 9 * DAY, NOW - DAY, &[ASK_SERIAL]);
@@ -122,6 +126,20 @@ fn a_listed_key_is_revoked_whoever_else_is_not() {
         judged(&report, table(), &MILAN.endorsements(&[old]), NOW + 4_000 * DAY),
         RefusalCode::EndorsementRevoked,
     );
+}
+
+#[test]
+fn a_list_that_is_not_current_is_named_with_its_dates() {
+    let (report, table) = reported(&MILAN, &MILAN.vcek_fields(), |_| {});
+    for (from, until, dates) in [
+        (NOW - 9 * DAY, NOW - DAY, "valid from 2026-05-23 to 2026-05-31 only"),
+        (NOW + DAY, NOW + 9 * DAY, "valid from 2026-06-02 to 2026-06-10 only"),
+    ] {
+        let by = MILAN.endorsements(&[MILAN.list(from, until, &[])]);
+        let refusal = refused(judged(&report, table.clone(), &by, NOW));
+        assert_eq!(refusal.code, RefusalCode::EndorsementExpired);
+        assert!(refusal.cause.contains(dates), "{refusal}");
+    }
 }
 
 #[test]
@@ -134,6 +152,21 @@ fn a_list_of_part_of_what_is_revoked_does_not_load() {
     for arc in [28, 27] {
         let partial = extension(&[2, 5, 29, arc], CRITICAL, &seq(&[]));
         assert!(load(with(&[number.clone(), partial].concat())).is_err(), "2.5.29.{arc}");
+    }
+    let place = |value: &[u8]| with(&extension(&[2, 5, 29, 28], CRITICAL, &seq(&[value])));
+    let uri = tlv(0x86, b"https://crl.example/milan");
+    let full = tlv(0xa0, &tlv(0xa0, &uri));
+    let authorities = [0x82, 1, 0xff];
+    for whole in [&full[..], &authorities, &[&full[..], &authorities].concat()] {
+        assert_eq!(load(place(whole)), Ok(()), "{whole:x?}");
+    }
+    let users = [0x81, 1, 0xff];
+    let reasons = tlv(0x83, &[1, 0x40]);
+    let (indirect, attributes) = ([0x84, 1, 0xff], [0x85, 1, 0xff]);
+    let relative = tlv(0xa0, &tlv(0xa1, &name("part")[4..]));
+    for part in [&users[..], &reasons, &indirect, &attributes, &relative] {
+        assert!(load(place(part)).is_err(), "{part:x?}");
+        assert!(load(place(&[&full, part].concat())).is_err(), "{part:x?}");
     }
     // A root whose key usage does not include lists.
     let mut parts = MILAN.ark_parts.clone();
@@ -248,19 +281,81 @@ fn of_several_certificates_the_nearest_is_told_of() {
     let [chip, tcb, provider] = [&other_chip, &other_tcb, &MILAN.vlek_fields()].map(|fields| MILAN.issue(fields));
     let turin = TURIN.issue(&TURIN.vcek_fields());
     for (veks, cause) in [
-        (vec![], "no VCEK certificate for Milan chip 5c5c5c5c5c5c5c5c at blSPL=4&teeSPL=0&snpSPL=24&ucodeSPL=219"),
-        (vec![&provider, &turin], "no VCEK certificate for Milan"),
-        (vec![&turin, &chip], "its HWID begins 5d5d5d5d5d5d5d5d, the report's CHIP_ID 5c5c5c5c5c5c5c5c"),
-        (vec![&chip, &tcb], "ucodeSPL=218, the report says blSPL=4&teeSPL=0&snpSPL=24&ucodeSPL=219"),
-        (vec![&tcb, &chip], "ucodeSPL=218"),
+        (vec![], "no VCEK certificate for "),
+        (vec![&provider, &turin], "no VCEK certificate for "),
+        (vec![&turin, &chip], "the VCEK at hand is another chip's: import that of "),
+        (vec![&chip, &tcb], "the VCEK at hand is for another TCB: import that of "),
+        (vec![&tcb, &chip], "the VCEK at hand is for another TCB: import that of "),
     ] {
         let refusal = stored(&veks);
         assert_eq!(refusal.code, RefusalCode::EndorsementMissing, "{refusal}");
-        assert!(refusal.cause.contains(cause), "{refusal}");
+        let wanted = format!("Milan chip {} at blSPL=4&teeSPL=0&snpSPL=24&ucodeSPL=219", "5c".repeat(64));
+        assert!(refusal.cause.contains(&format!("{cause}{wanted}")), "{refusal}");
     }
     let (report, _) = reported(&MILAN, &MILAN.vlek_fields(), |body| body[0x48] = 1 << 2);
     let refusal = refused(judged(&report, vec![], &MILAN.endorsements(&[]), NOW));
     assert!(refusal.cause.contains("no VLEK certificate for Milan"), "{refusal}");
+}
+
+#[test]
+fn what_is_to_be_imported_is_named_whole_for_every_product_and_version() {
+    let nothing = |amd: &Amd, body: &[u8]| {
+        let report = amd.issue(&amd.vcek_fields()).report(body);
+        refused(judged(&report, vec![], &amd.endorsements(&[]), NOW)).cause
+    };
+    let turin = nothing(&TURIN, &body(&TURIN));
+    assert!(turin.contains(&format!("Turin chip {} at fmcSPL=", "5c".repeat(8))), "{turin}");
+    // The longest that there can be.
+    let mut highest = body(&MILAN);
+    highest[0x180..0x188].copy_from_slice(&[255, 255, 0, 0, 0, 0, 255, 255]);
+    assert!(nothing(&MILAN, &highest).ends_with("ucodeSPL=255 is at hand: import it"));
+    let stored = VekCertificate::from_der(&MILAN.issue(&MILAN.vcek_fields()).der).unwrap();
+    let by = Endorsements { veks: vec![stored], ..MILAN.endorsements(&[]) };
+    let report = MILAN.issue(&MILAN.vcek_fields()).report(&highest);
+    assert!(refused(judged(&report, vec![], &by, NOW)).cause.ends_with("ucodeSPL=255"));
+    // Version 2 names no product, and without it the TCB is bytes.
+    let mut unnamed = body(&MILAN);
+    unnamed[0] = 2;
+    unnamed[0x188..0x18b].fill(0);
+    let wanted = format!("chip {} (product not stated) at TCB 04000000000018db is at hand: import it", "5c".repeat(64));
+    assert!(nothing(&MILAN, &unnamed).ends_with(&wanted), "{}", nothing(&MILAN, &unnamed));
+}
+
+#[test]
+fn a_stored_vlek_that_did_not_sign_is_not_the_one_and_the_hosts_own_is_a_forgery() {
+    let [here, elsewhere] = ["CN=here.example", "CN=elsewhere.example"]
+        .map(|provider| MILAN.issue(&VekFields { provider: Some(provider), ..MILAN.vlek_fields() }));
+    let mut body = body(&MILAN);
+    body[0x48] = 1 << 2;
+    let report = here.report(&body);
+    let by = |veks: &[&Vek]| {
+        let veks = veks.iter().map(|vek| VekCertificate::from_der(&vek.der).unwrap()).collect();
+        Endorsements { veks, ..MILAN.endorsements(&[]) }
+    };
+    let sent = |vek: &Vek| table(&[(GUID_VLEK, &vek.der)]);
+    let refusal = refused(judged(&report, vec![], &by(&[&elsewhere]), NOW));
+    assert_eq!(refusal.code, RefusalCode::EndorsementMissing);
+    assert!(refusal.cause.contains("VLEK of CN=elsewhere.example at blSPL=4"), "{refusal}");
+    assert!(judged(&report, vec![], &by(&[&elsewhere, &here]), NOW).is_ok());
+    assert!(judged(&report, sent(&here), &by(&[&elsewhere]), NOW).is_ok());
+    for stored in [by(&[]), by(&[&elsewhere]), by(&[&here, &elsewhere])] {
+        let mut spoilt = report.clone();
+        spoilt[0x90] ^= 1;
+        refused_as(judged(&spoilt, sent(&here), &stored, NOW), RefusalCode::QuoteSignature);
+    }
+    // Under a chip's own key there is no other one.
+    let (mut report, _) = reported(&MILAN, &MILAN.vcek_fields(), |_| {});
+    report[0x90] ^= 1;
+    let vcek = MILAN.issue(&MILAN.vcek_fields());
+    refused_as(judged(&report, vec![], &by(&[&vcek]), NOW), RefusalCode::QuoteSignature);
+}
+
+#[test]
+fn a_certificate_as_pem_is_told_to_be_one() {
+    let vek = MILAN.issue(&MILAN.vcek_fields());
+    let sent = table(&[(GUID_VCEK, &pem("CERTIFICATE", &vek.der))]);
+    let refusal = refused(judged(&vek.report(&body(&MILAN)), sent, &MILAN.endorsements(&[]), NOW));
+    assert!(refusal.cause.contains("it is PEM, and DER is needed"), "{refusal}");
 }
 
 #[test]

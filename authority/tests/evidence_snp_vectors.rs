@@ -171,4 +171,27 @@ fn only_the_right_files_load_as_a_root() {
     let vlek = VECTORS[VLEK].certificate(&vectors);
     assert!(VekCertificate::from_der(&vlek).is_ok());
     assert!(VekCertificate::from_der(&ask).is_err());
+    let turin = VekCertificate::from_der(&read(vectors.join("virtee+sev/certs/vcek_turin.der"))).unwrap();
+    assert!(turin.dated()[0].name.starts_with("VCEK (Turin chip "), "{:?}", turin.dated());
+}
+
+#[test]
+fn spoilt_certificates_that_others_publish_are_no_chips() {
+    let Some(vectors) = vectors_or_say(2, "spoilt VCEKs") else { return };
+    let (by, folder) = (snp::amd(&vectors), vectors.join("confidential-containers+trustee/snp-bad"));
+    let vector = &VECTORS[MILAN_2];
+    for (name, tcb) in [
+        ("test-vcek-invalid-legacy.der", [3, 0, 0, 0, 0, 0, 10, 169]),
+        ("test-vcek-invalid-new.der", [0, 0, 0, 0, 0, 0, 0, 30]),
+    ] {
+        let table = || snp::table(&[(GUID_VCEK, &read(folder.join(name)))]);
+        let mut report = vector.report(&vectors);
+        let refusal = refused(claims(report.clone(), table(), &by, vector.times(&vectors).0));
+        assert_eq!(refusal.code, RefusalCode::EndorsementMissing, "{name}: {refusal}");
+        assert!(refusal.cause.contains("another chip"), "{name}: {refusal}");
+        // Even of the chip and the TCB that it names: AMD's ASK did not sign it.
+        report[0x180..0x188].copy_from_slice(&tcb);
+        report[0x1a0..0x1e0].copy_from_slice(&std::array::from_fn::<u8, 64, _>(|place| place.try_into().unwrap()));
+        refused_as(claims(report, table(), &by, vector.times(&vectors).0), RefusalCode::ChainUntrusted);
+    }
 }

@@ -67,7 +67,7 @@ pub struct SnpClaims {
     pub version: u32,
     /// EPYC generation, as its root key proves.
     pub product: Product,
-    /// Whether the chain was looked up in the root's revocation lists.
+    /// Whether the ARK and what it issued here were looked up in the ARK's revocation lists, one of them current.
     pub revocation: Revocation,
     /// Whose key signed.
     pub signer: SnpSigner,

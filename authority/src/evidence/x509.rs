@@ -2,10 +2,14 @@
 //! RSASSA-PSS signatures as AMD makes them. Path validation itself is webpki's. Trusts no certificate: reading one says
 //! only what stands in it.
 
+use std::collections::HashSet;
+
 use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use webpki::EndEntityCert;
+use x509_parser::asn1_rs::{Any, Sequence};
 use x509_parser::certificate::{Validity, X509Certificate};
+use x509_parser::extensions::{DistributionPointName, ParsedExtension, X509Extension};
 use x509_parser::oid_registry::{OID_NIST_HASH_SHA384, OID_PKCS1_RSASSAPSS};
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
@@ -23,6 +27,8 @@ const SALT_LENGTH: u32 = 48;
 pub(crate) enum X509Error {
     #[error("not a DER certificate")]
     Certificate,
+    #[error("it is PEM, and DER is needed")]
+    Pem,
     #[error("not a DER certificate revocation list")]
     List,
     #[error("a date in it cannot be represented")]
@@ -37,6 +43,8 @@ pub(crate) enum X509Error {
     Extensions,
     #[error("a critical extension in it is not understood")]
     Critical,
+    #[error("the revocation list is of part of what its issuer revokes")]
+    Partial,
     #[error("its extensions do not say that it may sign this")]
     Authority,
 }
@@ -71,6 +79,7 @@ impl Window {
 pub(crate) fn certificate(der: &[u8]) -> Result<X509Certificate<'_>, X509Error> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
+        _ if der.starts_with(b"-----BEGIN ") => Err(X509Error::Pem),
         _ => Err(X509Error::Certificate),
     }
 }
@@ -117,7 +126,8 @@ pub(crate) struct RevocationList {
     pub(crate) window: Window,
     /// cRLNumber in decimal, where there is one.
     number: Option<String>,
-    serials: Vec<Vec<u8>>,
+    /// Without leading zero bytes.
+    serials: HashSet<Vec<u8>>,
 }
 
 impl RevocationList {
@@ -135,10 +145,9 @@ impl RevocationList {
         if !usage.is_some_and(|usage| usage.value.crl_sign()) {
             return Err(X509Error::Authority);
         }
-        // A list of part of the certificates, or of what changed since another one, says so critically (RFC 5280 §5.2).
-        let mut extensions =
-            list.extensions().iter().chain(list.iter_revoked_certificates().flat_map(|entry| entry.extensions()));
-        if extensions.any(|extension| extension.critical) {
+        list.extensions().iter().try_for_each(whole)?;
+        // Of an entry, what is critical says that it is another issuer's (RFC 5280 §5.3).
+        if list.iter_revoked_certificates().any(|entry| entry.extensions().iter().any(|other| other.critical)) {
             return Err(X509Error::Critical);
         }
         let until = seconds(list.next_update().ok_or(X509Error::NoNextUpdate)?)?;
@@ -155,8 +164,40 @@ impl RevocationList {
     }
 
     pub(crate) fn lists(&self, serial: &[u8]) -> bool {
-        self.serials.iter().any(|listed| listed == minimal(serial))
+        self.serials.contains(minimal(serial))
     }
+}
+
+/// Demands of an extension of a list that it leaves the list whole. A list of part of the certificates, or of what changed
+/// since another one, says so critically (RFC 5280 §5.2). Where it may be fetched takes nothing away; nor does it that only
+/// certificates of authorities are on it, as everything that an ARK issues is.
+fn whole(extension: &X509Extension<'_>) -> Result<(), X509Error> {
+    match extension.parsed_extension() {
+        ParsedExtension::IssuingDistributionPoint(point) => {
+            // The reader passes over what stands after what it knows; one that says nothing must not be (§5.2.5).
+            let named = match &point.distribution_point {
+                Some(DistributionPointName::FullName(_)) => true,
+                Some(DistributionPointName::NameRelativeToCRLIssuer(_)) => false,
+                None => point.only_contains_ca_certs,
+            };
+            let known = matches!(tags(extension.value).as_deref(), Some([0] | [2] | [0, 2]));
+            if named && known { Ok(()) } else { Err(X509Error::Partial) }
+        }
+        _ if extension.critical => Err(X509Error::Critical),
+        _ => Ok(()),
+    }
+}
+
+/// Tag numbers of the parts of a DER SEQUENCE; at most as many as two bytes each leave room for.
+fn tags(der: &[u8]) -> Option<Vec<u32>> {
+    let ([], sequence) = Sequence::from_der(der).ok()? else { return None };
+    let (mut rest, mut tags) = (sequence.content.as_ref(), Vec::new());
+    while !rest.is_empty() {
+        let (after, part) = Any::from_der(rest).ok()?;
+        tags.push(part.tag().0);
+        rest = after;
+    }
+    Some(tags)
 }
 
 /// Verifies that `issuer` signed the certificate, names included.

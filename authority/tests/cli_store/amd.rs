@@ -111,6 +111,28 @@ fn an_older_list_is_declined_unless_it_is_asked_for() {
 }
 
 #[test]
+fn a_folder_with_an_old_list_beside_a_new_one_is_imported_as_often_as_one_likes() {
+    let store = rooted();
+    let (older, newer) = (list(NOW - 2 * DAY, &[]), list(NOW - DAY, &[9]));
+    store.file("folder/older.crl", &older);
+    store.file("folder/newer.crl", &newer);
+    let folder = store.folder.path().join("files/folder");
+    let import = |flags: &[&str]| {
+        let json = store.endorsements(&[&["import", folder.to_str().unwrap()], flags].concat()).json(0);
+        assert!(json["set_aside"][0]["file"].as_str().unwrap().ends_with("older.crl"), "{json}");
+        assert!(store.stored().values().any(|bytes| *bytes == newer), "{json}");
+        assert!(!store.stored().values().any(|bytes| *bytes == older), "{json}");
+        (names(&json["taken"]).len(), names(&json["unchanged"]).len())
+    };
+    assert_eq!([import(&[]), import(&[]), import(&["--accept-older"])], [(1, 0), (0, 1), (0, 1)]);
+    // Both older than what is stored: declined as ever, by the newer of the two.
+    let newest = list(NOW, &[9]);
+    store.import("newest.crl", &newest).json(0);
+    let json = store.declines(&["import", folder.to_str().unwrap()], "older than what is stored");
+    assert_eq!(names(&json["declined"]).len(), 1, "{json}");
+}
+
+#[test]
 fn a_bad_file_changes_nothing() {
     let store = rooted();
     let good = store.file("milan.crl", &list(NOW - DAY, &[]));

@@ -48,6 +48,17 @@ fn a_check_names_what_is_missing_has_ended_or_ends_soon() {
     let text = store.run(&["endorsements", "check", "--at", &later]);
     assert_eq!(text.code, 3);
     assert!(text.stdout.contains("ended") && text.stdout.contains("vcek/v1/Milan/crl"), "{}", text.stdout);
+    // For cloud providers' keys AMD publishes a list of its own.
+    assert!(!text.stdout.contains("vlek/v1/Milan/crl"), "{}", text.stdout);
+    let config = store.state().join("authority.toml");
+    let strict = std::fs::read_to_string(&config).unwrap();
+    let with_providers = strict.replace("providers = []", "providers = [\"CN=cloud.example\"]");
+    assert_ne!(strict, with_providers);
+    std::fs::write(&config, with_providers).unwrap();
+    let text = store.run(&["endorsements", "check", "--at", &later]);
+    for path in ["vcek/v1/Milan/crl", "vlek/v1/Milan/crl"] {
+        assert!(text.stdout.contains(path), "{}", text.stdout);
+    }
     // Beside a list that has ended one that has not is enough.
     store.import("newer.crl", &MILAN.list(NOW, NOW + 60 * DAY, &[])).json(0);
     assert_eq!(store.findings(NOW + 31 * DAY, &[]), []);

@@ -74,7 +74,9 @@ fn wrong_anywhere() -> Vec<Change> {
         change("version 4", |parts| parts.version = tlv(0xa0, &int(3))),
         change("issuer of another product", |parts| parts.issuer = name("SEV-Genoa")),
         change("issuer without a name", |parts| parts.issuer = seq(&[])),
-        change("issuer with two names", |parts| parts.issuer = [name("SEV-Milan"), name("SEV-Milan")].concat()),
+        change("two issuers", |parts| parts.issuer = [name("SEV-Milan"), name("SEV-Milan")].concat()),
+        change("issuer with two names", |parts| parts.issuer = twice(&parts.issuer)),
+        change("subject with two names", |parts| parts.subject = twice(&parts.subject)),
         change("begins tomorrow", |parts| parts.validity = seq(&[&utc(NOW + DAY), &utc(NOW + 9 * DAY)])),
         change("ended yesterday", |parts| parts.validity = seq(&[&utc(NOW - 9 * DAY), &utc(NOW - DAY)])),
         change("ends before it begins", |parts| parts.validity = seq(&[&utc(NOW + DAY), &utc(NOW - DAY)])),
@@ -99,11 +101,23 @@ fn wrong_anywhere() -> Vec<Change> {
     ]
 }
 
+/// A Name of one short common name, with that name in it twice.
+fn twice(one: &[u8]) -> Vec<u8> {
+    seq(&[&one[2..], &one[2..]])
+}
+
 fn other(trailer: Trailer) -> Trailer {
     match trailer {
         Trailer::Explicit => Trailer::Omitted,
         Trailer::Omitted => Trailer::Explicit,
     }
+}
+
+/// The same extension, said to be critical. DER writes no FALSE, so that it stands there only now.
+fn critical(extension: &[u8]) -> Vec<u8> {
+    let long = usize::from(extension[1] & 0x80 != 0);
+    let (oid, value) = extension[2 + long..].split_at(2 + usize::from(extension[3 + long]));
+    seq(&[oid, CRITICAL, value])
 }
 
 /// Wrong in a Milan VCEK.
@@ -119,8 +133,7 @@ fn wrong_in_a_vek() -> Vec<Change> {
         all.push(change("an extension empty", with_value(tail, vec![])));
         all.push(change("an extension critical", move |parts| {
             let place = place(parts, tail);
-            let value = parts.extensions[place].clone();
-            parts.extensions[place] = extension(&[&[1, 3, 6, 1, 4, 1, 3704, 1], tail].concat(), CRITICAL, &value);
+            parts.extensions[place] = critical(&parts.extensions[place]);
         }));
     }
     for (level, value) in [(1, 4_u8), (2, 0), (3, 24), (8, 219)] {

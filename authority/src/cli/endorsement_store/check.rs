@@ -89,7 +89,7 @@ pub(in super::super) fn check(kept: &[Kept], at: u64, within_days: u16, demands:
         findings.extend(newest.into_iter().filter_map(|item| {
             let state = State::of(item.window?, at, within)?;
             let (platform, name, window) = (item.kind.platform(), item.name.clone(), item.window);
-            Some(Finding { platform, state, name, window, next: next(item.kind, item) })
+            Some(Finding { platform, state, name, window, next: next(item.kind, item, demands) })
         }));
     }
     findings.extend(unrooted(kept, demands));
@@ -140,7 +140,13 @@ fn lacking(root: &Item, under: &[&Item], demands: &Demands) -> Vec<Finding> {
     let missing = wanted.into_iter().filter(|(_, _, there)| !there);
     let finding = |(kind, name, _): (Kind, String, bool)| {
         let nothing = Item { kind, name: name.clone(), slot: String::new(), window: None, ..root.clone() };
-        Finding { platform: kind.platform(), state: State::Missing, next: next(kind, &nothing), name, window: None }
+        Finding {
+            platform: kind.platform(),
+            state: State::Missing,
+            next: next(kind, &nothing, demands),
+            name,
+            window: None,
+        }
     };
     missing.map(finding).collect()
 }
@@ -167,8 +173,8 @@ fn unrooted(kept: &[Kept], demands: &Demands) -> Vec<Finding> {
     all.into_iter().filter(asked).filter(|platform| !rooted(*platform)).map(finding).collect()
 }
 
-/// Where somebody gets a fresh one.
-fn next(kind: Kind, item: &Item) -> String {
+/// Where somebody gets a fresh one; of AMD's lists both where the policy names providers.
+fn next(kind: Kind, item: &Item, demands: &Demands) -> String {
     let amd = |product: Product, what: &str| format!("AMD's key distribution service has it: vcek/v1/{product}/{what}");
     let intel = |what: &str| format!("Intel's provisioning certification service has it: {what}");
     match kind {
@@ -176,7 +182,11 @@ fn next(kind: Kind, item: &Item) -> String {
             format!("AMD's key distribution service has it: vlek/v1/{product}/cert_chain")
         }
         Kind::AmdRoot(product) | Kind::AmdIntermediate(product) => amd(product, "cert_chain"),
-        Kind::AmdList(product) => amd(product, "crl"),
+        // Both are signed with one key, and nothing in them says which is which.
+        Kind::AmdList(product) => match demands.providers {
+            true => format!("{} and vlek/v1/{product}/crl: import both", amd(product, "crl")),
+            false => amd(product, "crl"),
+        },
         Kind::AmdKey(product) => amd(product, "{hwid}?…, for the chip's present TCB"),
         Kind::TcbInfo => match item.slot.rsplit(' ').next().filter(|fmspc| !fmspc.is_empty()) {
             Some(fmspc) => intel(&format!("tdx/certification/v4/tcb?fmspc={fmspc}")),

@@ -6,7 +6,7 @@ use super::super::endorsement_kinds::Piece;
 use super::super::endorsement_sources::{Handed, Place, found};
 use super::super::intel_parts::belonging;
 use super::item::{Item, Kind, items};
-use super::precedence::place;
+use super::precedence::{outdone, place};
 use super::stored::Kept;
 use crate::audit::hex;
 use crate::evidence::x509::{self, RevocationList};
@@ -95,12 +95,18 @@ pub(in super::super) fn plan(
     // Ascending, so that of two new ones of a kind the newer replaces the older.
     parts.sort_by_key(|offer| offer.item.rank);
     let homes = homes(&parts, &roots, stored)?;
+    let at_home = parts.iter().zip(&homes).filter_map(|(offer, home)| Some((home.as_ref().ok()?, &offer.item)));
+    let at_home: Vec<(PathBuf, Item)> = at_home.map(|(home, item)| (home.clone(), item.clone())).collect();
     let (mut declined, mut unusable) = (Vec::new(), Vec::new());
     for (offer, home) in parts.into_iter().zip(homes) {
         match home {
             Ok(folder) => {
                 let same_root = same_root(&folder, &roots);
                 let Offered { path, item, .. } = offer;
+                if at_home.iter().any(|(other, newer)| same_root.contains(other) && outdone(&item, newer)) {
+                    plan.set_aside.push((path, format!("{}: a newer one is handed in with it", item.name)));
+                    continue;
+                }
                 let shown = item.clone();
                 if let Err(newer) = place(item, &folder, &same_root, stored, older, &mut plan) {
                     declined.push((path, shown, newer.item));

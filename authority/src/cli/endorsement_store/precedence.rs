@@ -50,6 +50,12 @@ pub(super) fn place(
     Ok(())
 }
 
+/// Whether `offered`, which one import brings in for the same root as `item`, makes it pointless: newer, and saying all
+/// that it says. A folder that keeps old lists beside new ones is as good as the new ones alone, the second time too.
+pub(super) fn outdone(item: &Item, offered: &Item) -> bool {
+    same_thing(item, offered) && offered.rank > item.rank && covers(offered, item)
+}
+
 fn same_thing(one: &Item, other: &Item) -> bool {
     one.kind == other.kind && one.slot == other.slot
 }
@@ -103,6 +109,15 @@ mod tests {
         assert_eq!(after(&[list(1, &[7])], list(2, &[8]), Older::Declined), Ok(vec![1, 2]));
         assert_eq!(after(&[list(1, &[7]), list(2, &[8])], list(3, &[7, 8]), Older::Declined), Ok(vec![3]));
         assert_eq!(after(&[list(1, &[7])], list(1, &[7]), Older::Declined), Ok(vec![1]), "unchanged");
+    }
+
+    #[test]
+    fn what_comes_with_a_newer_one_of_its_kind_is_outdone_unless_it_adds_somebody() {
+        let newer = list(2, &[7]);
+        assert!(outdone(&list(1, &[7]), &newer) && outdone(&list(1, &[]), &newer));
+        assert!(!outdone(&list(1, &[8]), &newer), "it adds somebody");
+        assert!(!outdone(&newer, &newer) && !outdone(&list(3, &[]), &newer), "it is not older");
+        assert!(!outdone(&Item { slot: "another".to_owned(), ..list(1, &[]) }, &newer));
     }
 
     #[test]

@@ -24,10 +24,14 @@ use crate::evidence::x509::{self, RevocationList, Window, X509Error};
 pub(crate) enum ChainError {
     #[error("the VEK does not chain to the configured ARK-{product}: {reason}")]
     Untrusted { product: Product, reason: String },
-    #[error("a certificate between VEK and ARK-{0}, or the VEK itself, is on a revocation list of AMD's")]
+    #[error("the certificate between VEK and ARK-{0}, or that ARK itself, is on a revocation list of AMD's")]
     Revoked(Product),
-    #[error("no revocation list of the configured ARK-{0} is current: import a fresh one")]
-    ListExpired(Product),
+    #[error(
+        "no revocation list of the configured ARK-{product} is current: the last of them is valid from {} to {} only",
+        Day(window.from),
+        Day(window.until)
+    )]
+    ListExpired { product: Product, window: Window },
     #[error("the {certificate} is valid from {} to {} only", Day(window.from), Day(window.until))]
     Expired { certificate: &'static str, window: Window },
 }
@@ -52,9 +56,12 @@ impl std::fmt::Display for Day {
 }
 
 /// Whether revocation was looked at. Where no list was imported it cannot be, and policy decides what that is worth.
+/// AMD publishes two lists under one ARK, one beside VCEKs and one beside VLEKs, and nothing in their bytes tells which
+/// one a list is: who accepts VLEKs imports both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revocation {
-    /// A current list of the root does not name what the chain is made of.
+    /// A current list of the ARK's is at hand, and none of its lists names the ARK or what it issued here. No more is
+    /// said: not that the list is the one that AMD publishes for this kind of key.
     Checked,
     /// No list of the root is imported.
     NoList,
@@ -106,7 +113,6 @@ impl Link {
 #[derive(Debug)]
 struct Path {
     link_serial: Vec<u8>,
-    vek_serial: Vec<u8>,
     link_window: Window,
     vek_window: Window,
     key: P384Key,
@@ -251,7 +257,6 @@ impl SnpRoot {
         }
         let path = Path {
             link_serial: link.serial.clone(),
-            vek_serial: vek.serial.clone(),
             link_window: link.window,
             vek_window: vek.window,
             key: P384Key::new(&vek.point).map_err(|_| self.untrusted("its key is not a point of P-384"))?,
@@ -259,18 +264,19 @@ impl SnpRoot {
         Ok((window, Arc::new(path)))
     }
 
-    /// Being on any list, however old, revokes; but only a current list shows that nothing was added.
+    /// Being on any list, however old, revokes; but only a current list shows that nothing was added. The lists are the
+    /// ARK's and name what the ARK issued. A VEK is not looked up: its serial number is one of its ASK's (AMD's are all
+    /// zero), and AMD publishes no list of an ASK or ASVK (publication 57230).
     fn not_revoked(&self, path: &Path, at: u64) -> Result<Revocation, ChainError> {
-        let serials = [&path.link_serial, &path.vek_serial];
+        let serials = [&path.link_serial, &self.ark.serial];
         if self.revocations.iter().any(|list| serials.iter().any(|serial| list.lists(serial))) {
             return Err(ChainError::Revoked(self.product));
         }
-        if self.revocations.is_empty() {
-            return Ok(Revocation::NoList);
+        let windows = self.revocations.iter().map(|list| list.window);
+        match windows.clone().max_by_key(|window| window.until) {
+            None => Ok(Revocation::NoList),
+            Some(_) if windows.clone().any(|window| window.contains(at)) => Ok(Revocation::Checked),
+            Some(window) => Err(ChainError::ListExpired { product: self.product, window }),
         }
-        if !self.revocations.iter().any(|list| list.window.contains(at)) {
-            return Err(ChainError::ListExpired(self.product));
-        }
-        Ok(Revocation::Checked)
     }
 }

@@ -25,7 +25,7 @@ use super::fields::Short;
 use chain::{ChainError, Endorsed};
 use report::{Report, ReportError, SigningKey};
 use table::{CertificateTable, TableError};
-use vek::{Mismatch, Origin, Vek, VekError};
+use vek::{Chip, Mismatch, Origin, Vek, VekError};
 
 /// Why an SNP report is not authentic, from the first step that failed to the last.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -38,10 +38,12 @@ pub(super) enum SnpError {
     UnknownProduct(u8, u8),
     #[error("the report is from a Venice (CPUID family {0:#x} model {1:#x}), whose certificates are not read here yet")]
     Venice(u8, u8),
-    #[error("no VCEK certificate for {product} chip {chip}{at} is at hand: import it")]
-    NoVcek { product: &'static str, chip: String, at: String },
-    #[error("no VLEK certificate for {product}{at} is at hand: import your provider's")]
-    NoVlek { product: &'static str, at: String },
+    #[error("no VCEK certificate for {0} is at hand: import it")]
+    NoVcek(String),
+    #[error("no VLEK certificate for {0} is at hand: import your provider's")]
+    NoVlek(String),
+    #[error("the stored VLEK of {provider} at {tcb} did not sign the report: import that of the report's provider")]
+    OtherVlek { provider: String, tcb: SnpTcb },
     #[error(transparent)]
     Vek(#[from] VekError),
     #[error(transparent)]
@@ -58,22 +60,26 @@ impl SnpError {
     /// The refusal code, and how far the check had come: of several certificates tried, the furthest one is told of.
     fn rank(&self) -> (u8, RefusalCode) {
         match self {
-            Self::Report(ReportError::Unsigned) => (0, RefusalCode::QuoteSignature),
-            Self::Report(ReportError::Version(_) | ReportError::Algorithm(_) | ReportError::SigningKey(_)) => {
-                (0, RefusalCode::Unsupported)
-            }
+            Self::Report(
+                ReportError::Version(_)
+                | ReportError::Algorithm(_)
+                | ReportError::SigningKey(_)
+                | ReportError::Unsigned,
+            ) => (0, RefusalCode::Unsupported),
             Self::Report(_) | Self::Table(_) => (0, RefusalCode::Malformed),
             Self::UnknownProduct(..) | Self::Venice(..) => (0, RefusalCode::Unsupported),
-            Self::NoVcek { .. } | Self::NoVlek { .. } => (0, RefusalCode::EndorsementMissing),
+            Self::NoVcek(_) | Self::NoVlek(_) => (0, RefusalCode::EndorsementMissing),
             Self::Vek(_) => (1, RefusalCode::ChainUntrusted),
             Self::Mismatch(Mismatch::Kind) => (2, RefusalCode::EndorsementMissing),
             Self::Mismatch(Mismatch::Product(_)) => (3, RefusalCode::EndorsementMissing),
-            Self::Mismatch(Mismatch::Chip { .. } | Mismatch::MaskedChip) => (4, RefusalCode::EndorsementMissing),
+            Self::Mismatch(Mismatch::Chip(_)) => (4, RefusalCode::EndorsementMissing),
+            // Nothing that could be imported would do.
+            Self::Mismatch(Mismatch::MaskedChip) => (4, RefusalCode::Unsupported),
             Self::Mismatch(Mismatch::TcbLayout(_)) => (5, RefusalCode::Malformed),
-            Self::Mismatch(Mismatch::Tcb { .. }) => (5, RefusalCode::EndorsementMissing),
-            Self::NoRoot(_) => (6, RefusalCode::EndorsementMissing),
+            Self::Mismatch(Mismatch::ChipTcb(_) | Mismatch::Tcb { .. }) => (5, RefusalCode::EndorsementMissing),
+            Self::NoRoot(_) | Self::OtherVlek { .. } => (6, RefusalCode::EndorsementMissing),
             Self::Chain(ChainError::Untrusted { .. }) => (7, RefusalCode::ChainUntrusted),
-            Self::Chain(ChainError::Expired { .. } | ChainError::ListExpired(_)) => {
+            Self::Chain(ChainError::Expired { .. } | ChainError::ListExpired { .. }) => {
                 (8, RefusalCode::EndorsementExpired)
             }
             Self::Chain(ChainError::Revoked(_)) => (9, RefusalCode::EndorsementRevoked),
@@ -134,14 +140,14 @@ pub(super) fn authenticate(quote: &[u8], table: &[u8], by: &Endorsements, at: u6
     };
     let mut furthest = nothing_at_hand(&report, stated);
     let comparable = by.veks.iter().filter(|stored| stored.vek.of_kind(&report).is_ok());
-    let stored = comparable.map(|stored| (stored.der.as_slice(), Ok(Cow::Borrowed(&*stored.vek))));
-    let sent = sent.map(|der| (der, Vek::parse(der).map(Cow::Owned)));
-    for (der, vek) in stored.chain(sent) {
+    let stored = comparable.map(|stored| (Source::Store, stored.der.as_slice(), Ok(Cow::Borrowed(&*stored.vek))));
+    let sent = sent.map(|der| (Source::Host, der, Vek::parse(der).map(Cow::Owned)));
+    for (source, der, vek) in stored.chain(sent) {
         let outcome = vek.map_err(SnpError::from).and_then(|vek| {
             vek.matches(&report)?;
             let endorsed = endorsed(&vek, der, table.ask, by, at)?;
             let signed = endorsed.key().verify(Report::signed(quote), &report.signature);
-            signed.map_err(|_| SnpError::Signature)?;
+            signed.map_err(|_| unsigned_by(&vek, source))?;
             claims(&report, &vek, endorsed.revocation)
         });
         match outcome {
@@ -163,14 +169,36 @@ fn product(report: &Report) -> Result<Option<Product>, SnpError> {
     }
 }
 
-/// What to import, with the parameters under which AMD's key service gives it out.
+/// Where a VEK certificate is from.
+#[derive(Clone, Copy)]
+enum Source {
+    Store,
+    Host,
+}
+
+/// That a report was not signed with this key. A VLEK says of a report no more than product and TCB, and every region of
+/// a provider has its own: a stored one that did not sign may simply not be the one. The host's own has no such excuse.
+fn unsigned_by(vek: &Vek, source: Source) -> SnpError {
+    match (source, &vek.origin) {
+        (Source::Store, Origin::Provider(provider)) => SnpError::OtherVlek { provider: provider.clone(), tcb: vek.tcb },
+        _ => SnpError::Signature,
+    }
+}
+
+/// What to import, with the parameters under which AMD's key service gives it out. A version 2 report names no product,
+/// and without it the components of its TCB are not known: then its bytes are told as they are.
 fn nothing_at_hand(report: &Report, stated: Option<Product>) -> SnpError {
-    let tcb = stated.and_then(|product| SnpTcb::parse(product, report.reported_tcb));
-    let at = tcb.map(|tcb| format!(" at {tcb}")).unwrap_or_default();
-    let product = stated.map_or("(product unknown)", Product::name);
-    match report.signing_key {
-        SigningKey::Vcek => SnpError::NoVcek { product, chip: Short(&report.chip_id).to_string(), at },
-        SigningKey::Vlek => SnpError::NoVlek { product, at },
+    let digits = |bytes: &[u8]| bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    let (tcb, chip_id) = (report.reported_tcb, report.chip_id);
+    let known = stated.and_then(|product| Some((product, SnpTcb::parse(product, tcb)?)));
+    match (report.signing_key, known) {
+        (SigningKey::Vcek, _) if chip_id == [0; 64] => Mismatch::MaskedChip.into(),
+        (SigningKey::Vcek, Some((product, tcb))) => SnpError::NoVcek(Chip { product, chip_id, tcb }.to_string()),
+        (SigningKey::Vlek, Some((product, tcb))) => SnpError::NoVlek(format!("{product} at {tcb}")),
+        (SigningKey::Vcek, None) => {
+            SnpError::NoVcek(format!("chip {} (product not stated) at TCB {}", digits(&chip_id), digits(&tcb)))
+        }
+        (SigningKey::Vlek, None) => SnpError::NoVlek(format!("TCB {} (product not stated)", digits(&tcb))),
     }
 }
 
@@ -188,7 +216,7 @@ fn endorsed(vek: &Vek, der: &[u8], link: Option<&[u8]>, by: &Endorsements, at: u
         Err(ChainError::Untrusted { .. }) => 0,
         Err(ChainError::Expired { .. }) => 1,
         Ok(Endorsed { revocation: Revocation::NoList, .. }) => 2,
-        Err(ChainError::ListExpired(_)) => 3,
+        Err(ChainError::ListExpired { .. }) => 3,
         Ok(Endorsed { revocation: Revocation::Checked, .. }) => 4,
         Err(ChainError::Revoked(_)) => 5,
     };

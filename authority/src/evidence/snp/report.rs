@@ -1,7 +1,8 @@
 //! ATTESTATION_REPORT of SEV-SNP, 1,184 bytes, read strictly (firmware ABI 56860: revision 1.55 for version 2, 1.56 and
-//! 1.57 for version 3, 1.58 for version 5; version 4 has the layout of 3). All integers little-endian. Every byte is read and every reserved field must
-//! be zero, so that one report has one form. Parsing authenticates nothing: no field is worth anything before the
-//! signature over it is verified.
+//! 1.57 for version 3, 1.58 for version 5; version 4 has the layout of 3). All integers little-endian. Every byte is read
+//! and every reserved field must be zero, so that what is signed has one form. Its signature has two, as any of ECDSA's
+//! has, (r, s) and (r, n - s): a report is not to be told by the digest of all of its bytes. Parsing authenticates nothing:
+//! no field is worth anything before the signature over it is verified.
 
 use thiserror::Error;
 

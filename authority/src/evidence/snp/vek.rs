@@ -2,13 +2,14 @@
 //! speaks of (VCEK certificate and key distribution specification, publication 57230). Reading a certificate does not
 //! authenticate it: that is the chain's part.
 
+use std::fmt;
+
 use thiserror::Error;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::X509Extension;
 
 use super::report::{Report, SigningKey};
 use super::tcb::{Product, SnpTcb};
-use crate::evidence::fields::Short;
 use crate::evidence::x509::{self, Window, X509Error};
 
 /// Arc of AMD's certificate extensions.
@@ -42,16 +43,32 @@ pub(crate) enum Mismatch {
     Product(Product),
     #[error("the host masks CHIP_ID in its reports, so no VCEK can be told to be its chip's: unmask it, or use a VLEK")]
     MaskedChip,
-    #[error(
-        "the certificate at hand is for another chip: its HWID begins {}, the report's CHIP_ID {}: import its own",
-        Short(certificate),
-        Short(report)
-    )]
-    Chip { certificate: [u8; 8], report: [u8; 8] },
+    #[error("the VCEK at hand is another chip's: import that of {0}")]
+    Chip(Chip),
     #[error("a reserved byte of a TCB_VERSION in the report is not zero for {0}")]
     TcbLayout(Product),
-    #[error("the certificate at hand is for TCB {certificate}, the report says {report}: import the one for that")]
+    #[error("the VCEK at hand is for another TCB: import that of {0}")]
+    ChipTcb(Chip),
+    #[error("the VLEK at hand is for TCB {certificate}, the report says {report}: import the one for that")]
     Tcb { certificate: SnpTcb, report: SnpTcb },
+}
+
+/// A chip at one TCB: all that AMD's key service has to be told to give its VCEK out. It fits into the cause of a refusal
+/// with 60 characters beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chip {
+    pub(crate) product: Product,
+    pub(crate) chip_id: [u8; 64],
+    pub(crate) tcb: SnpTcb,
+}
+
+impl fmt::Display for Chip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} chip ", self.product)?;
+        let mut hwid = self.chip_id.iter().take(self.product.chip_id_length());
+        hwid.try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        write!(f, " at {}", self.tcb)
+    }
 }
 
 /// What a VEK certificate states.
@@ -64,7 +81,6 @@ pub(crate) struct Vek {
     pub(crate) point: [u8; P384_POINT],
     /// Issuer as it is written.
     pub(crate) issuer: Vec<u8>,
-    pub(crate) serial: Vec<u8>,
     pub(crate) window: Window,
 }
 
@@ -104,7 +120,6 @@ impl Vek {
             tcb,
             point: point(&certificate)?,
             issuer: certificate.issuer().as_raw().to_vec(),
-            serial: certificate.raw_serial().to_vec(),
             window: Window::of(certificate.validity())?,
         })
     }
@@ -131,24 +146,17 @@ impl Vek {
     /// that comes nearest is told of: the right chip's at another patch level.
     pub(crate) fn matches(&self, report: &Report) -> Result<(), Mismatch> {
         self.of_kind(report)?;
-        match &self.origin {
-            Origin::Chip(_) if report.chip_id == [0; 64] => return Err(Mismatch::MaskedChip),
-            Origin::Chip(chip) if *chip != report.chip_id => {
-                return Err(Mismatch::Chip { certificate: head(chip), report: head(&report.chip_id) });
-            }
-            _ => {}
+        let (product, tcb) = (self.product, SnpTcb::parse(self.product, report.reported_tcb));
+        let wanted = |tcb| Chip { product, chip_id: report.chip_id, tcb };
+        match (&self.origin, tcb) {
+            (Origin::Chip(_), _) if report.chip_id == [0; 64] => Err(Mismatch::MaskedChip),
+            (_, None) => Err(Mismatch::TcbLayout(product)),
+            (Origin::Chip(chip), Some(tcb)) if *chip != report.chip_id => Err(Mismatch::Chip(wanted(tcb))),
+            (_, Some(tcb)) if tcb == self.tcb => Ok(()),
+            (Origin::Chip(_), Some(tcb)) => Err(Mismatch::ChipTcb(wanted(tcb))),
+            (Origin::Provider(_), Some(report)) => Err(Mismatch::Tcb { certificate: self.tcb, report }),
         }
-        let reported = SnpTcb::parse(self.product, report.reported_tcb).ok_or(Mismatch::TcbLayout(self.product))?;
-        if reported != self.tcb {
-            return Err(Mismatch::Tcb { certificate: self.tcb, report: reported });
-        }
-        Ok(())
     }
-}
-
-/// The bytes by which a chip is shown to people.
-fn head(chip: &[u8; 64]) -> [u8; 8] {
-    chip.first_chunk().copied().unwrap_or_default()
 }
 
 /// Product and kind by the names of subject and issuer.
