@@ -56,6 +56,11 @@ pub enum Event {
     },
     /// An operator accepted a clock that is behind the records: the one way for time to go back.
     ClockAccepted,
+    /// An operator had it forgotten how far a TPM had come: the one way for its state to go back.
+    TpmForgotten {
+        /// SHA-256 of its attestation key's SubjectPublicKeyInfo, hex.
+        attestation_key: String,
+    },
     /// An operator issued a certificate to a service that is not attested.
     Enrolled {
         /// The service's identifier.

@@ -18,6 +18,7 @@ mod owner;
 mod policy_file;
 mod submission;
 mod table;
+mod tpm;
 mod vendor_roots;
 
 use crate::audit::hex;
@@ -107,6 +108,9 @@ enum Act {
         #[arg(long, short)]
         output: PathBuf,
     },
+    /// How far the TPMs had come that were granted something, and forgetting it.
+    #[command(subcommand)]
+    Tpm(tpm::TpmAct),
     /// Read and verify the audit log.
     #[command(subcommand)]
     Audit(owner::AuditAct),
@@ -202,6 +206,7 @@ fn act(cli: &Cli) -> Result<Done, Fault> {
         Act::Disk(act) => owner::disk(&state, act),
         Act::Endorsements(act) => imports::endorsements(&state, act),
         Act::Enroll { identifier, lifetime, output } => owner::enroll(&state, identifier, *lifetime, output),
+        Act::Tpm(act) => tpm::tpm(&state, act),
         Act::Audit(act) => owner::audit(&state, act),
         Act::Authenticate(submission) => evidence::authenticate(submission, cli.form()),
         Act::Appraise { submission, policy } => evidence::appraise(submission, policy.as_deref(), cli.form()),

@@ -3,7 +3,7 @@
 //!
 //! One process at a time: redb locks its file. Only ciphertext enters it.
 
-use crate::audit::{BrokenChain, Event, Head, Record};
+use crate::audit::{BrokenChain, Event, Head, Record, hex};
 use crate::fault::Fault;
 use crate::files;
 use crate::tpm_history::{Reached, RolledBack, TpmMoment};
@@ -100,7 +100,7 @@ impl Store {
     ) -> Result<Result<(), RolledBack>, Fault> {
         let transaction = self.begin()?;
         if let Some(moment) = tpm
-            && let Err(rolled_back) = advance(&transaction, moment)?
+            && let Err(rolled_back) = advance(&transaction, moment, time)?
         {
             // Not committed: nothing was changed.
             return Ok(Err(rolled_back));
@@ -108,6 +108,29 @@ impl Store {
         append(&transaction, event, time)?;
         transaction.commit().map_err(fault)?;
         Ok(Ok(()))
+    }
+
+    /// Every TPM that was granted something, by SHA-256 of its attestation key, with how far it had come.
+    pub(crate) fn tpms(&self) -> Result<Vec<([u8; 32], Reached)>, Fault> {
+        let transaction = self.0.begin_read().map_err(fault)?;
+        let table = transaction.open_table(TPMS).map_err(fault)?;
+        let mut tpms = Vec::new();
+        for row in table.iter().map_err(fault)? {
+            let (key, bytes) = row.map_err(fault)?;
+            tpms.push((*key.value(), Reached::decode(bytes.value()).ok_or_else(damaged)?));
+        }
+        Ok(tpms)
+    }
+
+    /// Forgets how far a TPM had come, and records that. False where nothing is known of it: then nothing is recorded.
+    pub(crate) fn forget_tpm(&self, key: &[u8; 32], time: u64) -> Result<bool, Fault> {
+        let transaction = self.begin()?;
+        let known = transaction.open_table(TPMS).map_err(fault)?.remove(key).map_err(fault)?.is_some();
+        if known {
+            append(&transaction, Event::TpmForgotten { attestation_key: hex(key) }, time)?;
+            transaction.commit().map_err(fault)?;
+        }
+        Ok(known)
     }
 
     /// Every audit record, oldest first.
@@ -133,15 +156,18 @@ fn head(table: &impl ReadableTable<u64, &'static [u8]>) -> Result<Head, Fault> {
     Ok(Head { length: record.sequence, digest: sha256(bytes.value()), time: record.time })
 }
 
+fn damaged() -> Fault {
+    Fault::of("store", "a TPM's history is damaged")
+}
+
 /// Moves what is remembered of a TPM on. A memory that does not parse is a fault: forgetting would let an old state in.
-fn advance(transaction: &WriteTransaction, moment: &TpmMoment) -> Result<Result<(), RolledBack>, Fault> {
+fn advance(transaction: &WriteTransaction, moment: &TpmMoment, time: u64) -> Result<Result<(), RolledBack>, Fault> {
     let mut table = transaction.open_table(TPMS).map_err(fault)?;
     let reached = match table.get(moment.key()).map_err(fault)? {
-        None => Ok(Reached::first(moment)),
+        None => Ok(Reached::first(moment, time)),
         Some(bytes) => {
-            let reached =
-                Reached::decode(bytes.value()).ok_or_else(|| Fault::of("store", "a TPM's history is damaged"))?;
-            reached.then(moment)
+            let reached = Reached::decode(bytes.value()).ok_or_else(damaged)?;
+            reached.then(moment, time)
         }
     };
     match reached {
@@ -181,6 +207,26 @@ mod tests {
         assert!(granted(&store, &moment(6, 0, 2_001, true)).is_ok());
         assert!(store.record_grant(Event::SecretStored { name: "no TPM".into() }, None, 1).unwrap().is_ok());
         assert_eq!(store.verify_audit().unwrap().unwrap().length, 4);
+    }
+
+    #[test]
+    fn a_tpm_is_forgotten_once_and_on_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create(&dir.path().join("store.redb")).unwrap();
+        let granted = |moment| store.record_grant(Event::SecretStored { name: "a grant".into() }, Some(&moment), 1);
+        assert!(granted(moment(5, 0, 1_000, true)).unwrap().is_ok());
+        let cleared = || moment(0, 0, 10, true);
+        assert!(granted(cleared()).unwrap().is_err());
+        assert_eq!(store.tpms().unwrap(), [([7; 32], Reached::first(&moment(5, 0, 1_000, true), 1))]);
+        assert!(!store.forget_tpm(&[8; 32], 2).unwrap());
+        assert!(store.forget_tpm(&[7; 32], 2).unwrap());
+        assert!(!store.forget_tpm(&[7; 32], 2).unwrap());
+        assert_eq!(store.tpms().unwrap(), []);
+        assert!(granted(cleared()).unwrap().is_ok());
+        let records = store.audit_records().unwrap();
+        assert_eq!(records.len(), 3);
+        assert!(String::from_utf8_lossy(&records[1]).contains("tpm-forgotten"), "{records:?}");
+        store.verify_audit().unwrap().unwrap();
     }
 
     #[test]

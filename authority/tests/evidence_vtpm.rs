@@ -3,7 +3,9 @@
 mod evidence_support;
 
 use evidence_support::policy::{self, agent, measured_pcrs, reference};
-use evidence_support::tpm::{AK_ATTRIBUTES, RSAPSS, RSASSA, SEPARATOR, Tpm, evidence_of, log_header, rsa_public};
+use evidence_support::tpm::{
+    AK_ATTRIBUTES, EVENT_TAG, RSAPSS, RSASSA, SEPARATOR, Tpm, evidence_of, log_header, rsa_public,
+};
 use evidence_support::{azure, read, refused, refused_as, vectors_or_say};
 use inwit_authority::evidence::{
     AppraisalPolicy, Appraised, AttestationKeyTrust, Bound, Claims, Endorsements, PolicyError, VtpmPolicy, authenticate,
@@ -220,6 +222,25 @@ fn a_log_that_does_not_lead_to_the_quoted_registers_is_refused() {
     let mut hidden = Tpm::booted(&agent());
     hidden.extend(2, b"an option ROM that the log does not show");
     refused_as(authentic(&hidden.evidence(&binding()), &hidden), RefusalCode::EventLogMismatch);
+}
+
+#[test]
+fn events_of_a_register_that_the_log_does_not_explain_are_left_out() {
+    let mut tpm = Tpm::booted(&agent());
+    let measured = |tpm: &Tpm, pcr| {
+        let appraised = appraised(tpm, &image(tpm)).unwrap();
+        let Claims::Vtpm(claims) = appraised.claims() else { panic!("{:?}", appraised.claims()) };
+        claims.events.iter().filter(|event| event.pcr == pcr).count()
+    };
+    // A loader's record, as it was made; and one of an image that never ran.
+    tpm.measure(14, EVENT_TAG, b"MokList");
+    let quoted = tpm.pcrs[11];
+    tpm.measure(11, EVENT_TAG, b"the image that should have run");
+    tpm.pcrs[11] = quoted;
+    assert_eq!((measured(&tpm, 14), measured(&tpm, 11), measured(&tpm, 4)), (1, 0, 2));
+    // The register goes on after the boot: what the log says of it can no longer be told from inventions.
+    tpm.extend(14, b"at run time");
+    assert_eq!((measured(&tpm, 14), measured(&tpm, 4)), (0, 2));
 }
 
 #[test]

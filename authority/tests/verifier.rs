@@ -181,9 +181,9 @@ fn a_credential_is_issued_on_it_for_its_key_its_audience_and_its_time() {
     let chain = issue(&ours, NOW).unwrap().chain;
     let point = connection.credential.public().point();
     assert!(chain[0].windows(point.len()).any(|window| window == point), "the bound key is certified");
-    refused_as(issue(&authority("other.example"), NOW), RefusalCode::Internal);
-    refused_as(issue(&ours, NOW + 300), RefusalCode::EndorsementExpired);
-    refused_as(issue(&ours, NOW - 1), RefusalCode::EndorsementExpired);
+    refused_as(issue(&authority("other.example"), NOW), RefusalCode::ResultUnusable);
+    refused_as(issue(&ours, NOW + 300), RefusalCode::ResultUnusable);
+    refused_as(issue(&ours, NOW - 1), RefusalCode::ResultUnusable);
 }
 
 #[test]

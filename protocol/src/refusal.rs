@@ -36,7 +36,9 @@ codes! {
     /// Evidence or an endorsement is outside its validity window.
     EndorsementExpired = "endorsement-expired", "FC-2", false, "import fresh endorsements, and check the verifier's clock";
     /// A TPM states an earlier time of its life than one that was accepted.
-    TpmRolledBack = "tpm-rolled-back", "FC-2", false, "run the machine's TPM from its newest state, and no copy of it; after TPM2_Clear, enrol a new attestation key";
+    TpmRolledBack = "tpm-rolled-back", "FC-2", false, "run the machine's TPM from its newest state, and no copy of it; after TPM2_Clear, `inwit-authority tpm forget` it";
+    /// An attestation result is for another audience, or outside of its time.
+    ResultUnusable = "result-unusable", "FC-2", true, "have the verifier make a result for this audience now, and compare the clocks of both";
     /// The nonce in the binding is not this connection's.
     NonceMismatch = "nonce-mismatch", "FC-3", false, "evidence of another connection was replayed: look at what relays the bytes";
     /// The connection's nonce has been spent.

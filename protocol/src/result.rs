@@ -78,13 +78,13 @@ impl AttestationResult {
     pub fn usable(&self, audience: &str, now: u64) -> Result<(), Refusal> {
         let refuse = |code, cause| Err(Refusal::new(code, cause));
         if self.audience != audience {
-            return refuse(RefusalCode::Internal, "the attestation result is for another audience");
+            return refuse(RefusalCode::ResultUnusable, "the attestation result is for another audience");
         }
         if now < self.issued_at {
-            return refuse(RefusalCode::EndorsementExpired, "the attestation result is not valid yet");
+            return refuse(RefusalCode::ResultUnusable, "the attestation result is not valid yet");
         }
         if now >= self.expires_at {
-            return refuse(RefusalCode::EndorsementExpired, "the attestation result has expired");
+            return refuse(RefusalCode::ResultUnusable, "the attestation result has expired");
         }
         match self.trustworthiness.status() {
             Tier::Affirming | Tier::Warning => Ok(()),

@@ -214,9 +214,9 @@ fn a_result_is_usable_by_its_audience_in_its_time_and_if_it_speaks_for_the_guest
     let (audience, from, to) = (result.audience.clone(), result.issued_at, result.expires_at);
     assert_eq!(code(&result, &audience, from), Ok(()));
     assert_eq!(code(&result, &audience, to - 1), Ok(()));
-    assert_eq!(code(&result, &audience, to), Err(RefusalCode::EndorsementExpired));
-    assert_eq!(code(&result, &audience, from - 1), Err(RefusalCode::EndorsementExpired));
-    assert_eq!(code(&result, "spiffe://other.example", from), Err(RefusalCode::Internal));
+    assert_eq!(code(&result, &audience, to), Err(RefusalCode::ResultUnusable));
+    assert_eq!(code(&result, &audience, from - 1), Err(RefusalCode::ResultUnusable));
+    assert_eq!(code(&result, "spiffe://other.example", from), Err(RefusalCode::ResultUnusable));
     let nothing = AttestationResult { trustworthiness: TrustworthinessVector::NOTHING, ..result.clone() };
     assert_eq!(code(&nothing, &audience, from), Err(RefusalCode::PolicyForbids));
     let visible = TrustworthinessVector { runtime_opaque: RuntimeOpaque::Visible, ..vector() };

@@ -1,6 +1,8 @@
 //! The event log that came with Evidence against the registers that the hardware signed. The log is the guest's and the
 //! host's word until its replay leads to exactly those registers; then its events may be read.
 
+use std::collections::BTreeSet;
+
 use inwit_measurements::eventlog::{LogError, replay_ccel, replay_sha256};
 use thiserror::Error;
 
@@ -35,7 +37,9 @@ pub(crate) fn explains_rtmrs(log: &[u8], rtmrs: &[[u8; 48]; 4]) -> Result<(), Bo
     }
 }
 
-/// Compares a TPM log with PCRs 0 to 9, and gives its events.
+/// Compares a TPM log with PCRs 0 to 9, and gives the events of every PCR that it explains. PCRs from 10 on are extended
+/// after the boot too, by IMA or the agent for example, so that the log may rightly lead elsewhere; but then nothing says
+/// that its records of them are true, and they are left out.
 pub(crate) fn explains_pcrs(log: &[u8], pcrs: &[[u8; 32]; 24]) -> Result<Vec<BootEvent>, BootLogError> {
     let replay = replay_sha256(log)?;
     for (number, quoted) in (0..LOGGED_PCRS).zip(pcrs) {
@@ -44,8 +48,13 @@ pub(crate) fn explains_pcrs(log: &[u8], pcrs: &[[u8; 32]; 24]) -> Result<Vec<Boo
             return Err(BootLogError::Register("PCR ", number));
         }
     }
+    let explained: BTreeSet<u32> = (0u32..)
+        .zip(pcrs)
+        .filter(|(number, quoted)| replay.pcrs.get(number) == Some(*quoted))
+        .map(|(number, _)| number)
+        .collect();
     let extending = replay.events.iter().filter(|event| event.event_type != NO_ACTION);
-    let events = extending.filter_map(|event| {
+    let events = extending.filter(|event| explained.contains(&event.index)).filter_map(|event| {
         let digest = event.digest(SHA256)?;
         Some(BootEvent { pcr: event.index, kind: event.event_type, digest, data: event.data.to_vec() })
     });

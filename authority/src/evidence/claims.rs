@@ -147,7 +147,10 @@ pub struct VtpmClaims {
     pub attestation_key: [u8; 32],
     /// Why that key is trusted.
     pub attestation_key_trust: AttestationKeyTrust,
-    /// Events of the boot log, which replay to PCRs 0 to 9 of the quote. Empty where an Azure VM sent no log.
+    /// Events of the boot log. Those of PCRs 0 to 9 are all there, and replay to the quote. Those of PCRs 10 to 23 are there
+    /// for each PCR whose records replay to the quote as well, and left out for each that was extended after the boot or
+    /// whose records are invented; software that ran after the boot may have extended those PCRs itself, and written the
+    /// records. Empty where an Azure VM sent no log.
     pub events: Vec<BootEvent>,
 }
 
