@@ -9,10 +9,10 @@ pub(super) mod found;
 use self::found::Held;
 pub(super) use self::found::Place;
 use super::endorsement_kinds::{Piece, carried_roots};
-use super::intel_parts::{belonging, part};
+use super::intel_parts::part;
 use super::vendor_roots;
 use crate::audit::hex;
-use crate::evidence::x509::{self, RevocationList};
+use crate::evidence::x509;
 use crate::evidence::{Endorsements, Product, SnpRoot, TdxPart, TdxRoot};
 use crate::fault::Fault;
 use inwit_protocol::evidence::Platform;
@@ -184,8 +184,8 @@ fn snp(all: &[Held], handed: &Handed<'_>, sources: &mut Sources) -> Result<(), F
     }
     for Held { path, piece, .. } in all {
         let (product, signed) = match piece {
-            Piece::Intermediate(product, der) => (product, arks.iter().any(|(_, ark)| issued(der, ark))),
-            Piece::List(product, der) => (product, arks.iter().any(|(_, ark)| listed(der, ark))),
+            Piece::Intermediate(product, der) => (product, arks.iter().any(|(_, ark)| x509::has_issued(ark, der))),
+            Piece::List(product, der) => (product, arks.iter().any(|(_, ark)| x509::has_listed(ark, der))),
             _ => continue,
         };
         let rooted = arks.iter().any(|(other, _)| other == product);
@@ -204,33 +204,22 @@ fn snp(all: &[Held], handed: &Handed<'_>, sources: &mut Sources) -> Result<(), F
     }
     for (product, ark) in arks {
         let under = |wanted: fn(&Piece, &[u8]) -> Option<Vec<u8>>| -> Vec<Vec<u8>> {
-            all.iter().filter_map(|held| wanted(&held.piece, ark)).collect()
+            // Each once, however often it lies there.
+            let each: BTreeSet<Vec<u8>> = all.iter().filter_map(|held| wanted(&held.piece, ark)).collect();
+            each.into_iter().collect()
         };
         let intermediates = under(|piece, ark| match piece {
-            Piece::Intermediate(_, der) if issued(der, ark) => Some(der.clone()),
+            Piece::Intermediate(_, der) if x509::has_issued(ark, der) => Some(der.clone()),
             _ => None,
         });
         let lists = under(|piece, ark| match piece {
-            Piece::List(_, der) if listed(der, ark) => Some(der.clone()),
+            Piece::List(_, der) if x509::has_listed(ark, der) => Some(der.clone()),
             _ => None,
         });
         let root = SnpRoot::new(product, ark, &intermediates, &lists);
         sources.endorsements.snp.push(root.map_err(|error| Fault::of(format_args!("ARK-{product}"), error))?);
     }
     Ok(())
-}
-
-/// Whether `ark` issued the certificate.
-fn issued(der: &[u8], ark: &[u8]) -> bool {
-    match (x509::certificate(der), x509::certificate(ark)) {
-        (Ok(certificate), Ok(ark)) => x509::verify_issued(&certificate, &ark).is_ok(),
-        _ => false,
-    }
-}
-
-/// Whether `ark` signed the revocation list.
-fn listed(der: &[u8], ark: &[u8]) -> bool {
-    x509::certificate(ark).is_ok_and(|ark| RevocationList::verify(der, &ark).is_ok())
 }
 
 /// Every root with the parts that stand under it; one that stands under none is set aside.
@@ -259,9 +248,9 @@ fn tdx(all: &[Held], handed: &Handed<'_>, sources: &mut Sources) -> Result<(), F
         vec![Some("no root certificate for TDX was handed in".to_owned()); held.len()];
     for root in roots {
         let mut own = Vec::new();
-        for ((outcome, part), reason) in belonging(&root, &parts).into_iter().zip(&parts).zip(&mut reasons) {
+        for ((outcome, part), reason) in TdxRoot::standings(&root, &parts).into_iter().zip(&parts).zip(&mut reasons) {
             match outcome {
-                Ok(()) => {
+                Ok(_) => {
                     own.push(*part);
                     *reason = None;
                 }

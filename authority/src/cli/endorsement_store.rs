@@ -5,6 +5,7 @@
 
 mod check;
 mod exchange;
+mod homes;
 mod item;
 mod list;
 mod plan;

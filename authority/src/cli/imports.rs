@@ -172,6 +172,10 @@ fn hints(state: &State, plan: &Plan) -> Result<Vec<String>, Fault> {
             hints.push(unstated(&name));
         }
     }
+    for taken in plan.taken.iter().filter(|taken| plan.unverified.contains(&taken.item.digest())) {
+        let (name, issuer) = (&taken.item.name, &taken.item.issuer);
+        hints.push(format!("{name} is unverified and replaces nothing: no certificate of {issuer} is stored, import its issuer chain too"));
+    }
     if !plan.taken.is_empty() {
         hints.push("`inwit-authority endorsements check` says what is still missing".to_owned());
         hints.push("send a running server SIGHUP".to_owned());

@@ -1,8 +1,8 @@
-//! Intel's endorsements by the root that they stand under: their signatures say it, not the file or folder that they came
-//! in. Judges no date and no quote.
+//! Intel's endorsements as the parts of a root, told by what they are and not by the file or folder that they came in.
+//! Judges nothing.
 
 use super::endorsement_kinds::Piece;
-use crate::evidence::{EndorsementError, TdxPart, TdxRoot};
+use crate::evidence::TdxPart;
 
 /// What a piece is to a TDX root; `None` for what is none of its parts.
 pub(super) fn part(piece: &Piece) -> Option<TdxPart<'_>> {
@@ -14,18 +14,4 @@ pub(super) fn part(piece: &Piece) -> Option<TdxPart<'_>> {
         Piece::IntelCertificate(der) => Some(TdxPart::Certificate(der)),
         _ => None,
     }
-}
-
-/// For each part, in order, whether it stands under a root: certificates for themselves, the rest by the certificates
-/// that do.
-pub(super) fn belonging(root: &[u8], parts: &[TdxPart<'_>]) -> Vec<Result<(), EndorsementError>> {
-    let alone = |part: &TdxPart<'_>| TdxRoot::new(root, &[*part]);
-    let is_certificate = |part: &&TdxPart<'_>| matches!(part, TdxPart::Certificate(_));
-    let signers: Vec<TdxPart<'_>> =
-        parts.iter().filter(is_certificate).filter(|part| alone(part).is_ok()).copied().collect();
-    let verify = |part: &TdxPart<'_>| match part {
-        TdxPart::Certificate(_) => alone(part).map(drop),
-        _ => TdxRoot::new(root, &[&signers[..], &[*part]].concat()).map(drop),
-    };
-    parts.iter().map(verify).collect()
 }

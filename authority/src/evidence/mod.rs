@@ -33,6 +33,7 @@ pub use policy::{
     VtpmPolicy,
 };
 pub use snp::{GuestPolicy, PlatformInfo, Product, Revocation, SnpRoot, SnpTcb, VekCertificate};
+pub(crate) use tdx::PartStanding;
 pub use tdx::{TcbStatus, TdAttributes, TdxPart, TdxRoot};
 
 /// Evidence that was made by hardware which leads to a configured root. Says nothing yet about whether that hardware

@@ -210,6 +210,19 @@ pub(crate) fn verify_issued(certificate: &X509Certificate<'_>, issuer: &X509Cert
     verify_pss(issuer, &certificate.signature_algorithm, certificate.tbs_certificate.as_ref(), signature)
 }
 
+/// Whether `issuer` issued the certificate, both in DER.
+pub(crate) fn has_issued(issuer: &[u8], der: &[u8]) -> bool {
+    match (certificate(der), certificate(issuer)) {
+        (Ok(certificate), Ok(issuer)) => verify_issued(&certificate, &issuer).is_ok(),
+        _ => false,
+    }
+}
+
+/// Whether `ark` signed the revocation list, both in DER.
+pub(crate) fn has_listed(ark: &[u8], der: &[u8]) -> bool {
+    certificate(ark).is_ok_and(|ark| RevocationList::verify(der, &ark).is_ok())
+}
+
 /// RSASSA-PSS with SHA-384, MGF1 with SHA-384, salt of 48 bytes (RFC 4055 §3.1), whether or not the trailer field that
 /// DER would leave out is written.
 fn verify_pss(
@@ -237,7 +250,7 @@ fn verify_pss(
 }
 
 /// A serial number without the leading zero bytes that DER or its writer put before it.
-fn minimal(serial: &[u8]) -> &[u8] {
+pub(crate) fn minimal(serial: &[u8]) -> &[u8] {
     let zeros = serial.iter().take_while(|byte| **byte == 0).count();
     serial.get(zeros..).unwrap_or_default()
 }

@@ -4,10 +4,11 @@
 use inwit_authority::evidence::authenticate;
 use inwit_protocol::evidence::Platform;
 use inwit_protocol::primitives::sha256;
+use inwit_protocol::refusal::RefusalCode;
 use serde_json::Value;
 use x509_parser::pem::Pem;
 
-use super::evidence_support::intel::{Intel, NOW, Platform as Chip, Td};
+use super::evidence_support::intel::{Intel, NOW, Platform as Chip, Revoked, Td, planted_list};
 use super::evidence_support::loose::loose;
 use super::evidence_support::{evidence, read, tdx, vectors_or_say};
 use super::{Store, hex, names};
@@ -144,6 +145,116 @@ fn what_is_signed_by_another_or_by_nobody_stays_out() {
     alone.import("root.der", &root(&collateral)).json(0);
     alone.declines(&["import", &alone.file("info", &loose(&collateral).tcb_info)], "SGX TCB Signing");
     assert_eq!(alone.findings(NOW, &[]).len(), 5);
+}
+
+const PCK_CA: &str = "Simulated SGX PCK Platform CA";
+const PCK_LIST: &str = "revocation list of Simulated SGX PCK Platform CA";
+
+/// Everything but the PCK CA's certificate, which quotes bring.
+fn without_pck_ca(collateral: &[u8]) -> Store {
+    let store = Store::new();
+    store.import("root.der", &root(collateral)).json(0);
+    let parts = loose(collateral);
+    store.import("signing-chain.pem", &parts.signing_chain).json(0);
+    for (name, bytes) in parts.files().into_iter().filter(|(name, _)| *name != "pck-chain.pem") {
+        store.import(name, bytes).json(0);
+    }
+    store
+}
+
+#[test]
+fn a_list_that_anybody_can_have_written_stands_in_for_no_other_and_is_told_of() {
+    let intel = Intel::new(&Chip { revoked: Revoked::Pck, ..Chip::default() });
+    let parts = loose(&intel.collateral);
+    let revoked = |store: &Store| authenticate(&quote(&intel), &store.loaded(), NOW).unwrap_err().code;
+    let unverified = ("unverified".to_owned(), PCK_LIST.to_owned());
+
+    let store = without_pck_ca(&intel.collateral);
+    assert_eq!(revoked(&store), RefusalCode::EndorsementRevoked);
+    assert_eq!(store.findings(NOW, &[]), [unverified.clone()]);
+    let planted = planted_list(PCK_CA, None);
+    let json = store.import("planted", &planted).json(0);
+    assert_eq!((names(&json["taken"]), &json["replaced"]), (vec![PCK_LIST.to_owned()], &serde_json::json!([])));
+    assert!(json["next"].to_string().contains("issuer chain"), "{json}");
+    assert!(store.stored().values().any(|bytes| *bytes == parts.pck_list), "the genuine one is still there");
+    assert_eq!(revoked(&store), RefusalCode::EndorsementRevoked);
+    assert_eq!(store.findings(NOW, &[]), [unverified.clone(), unverified.clone()]);
+    let listed = store.endorsements(&["list"]).json(0);
+    let marked = |item: &&Value| item["standing"] == "unverified" && item["name"] == PCK_LIST;
+    assert_eq!(listed["endorsements"].as_array().unwrap().iter().filter(marked).count(), 2, "{listed}");
+
+    // The certificate tells them apart.
+    let json = store.import("chain", &parts.pck_chain).json(0);
+    let replaced = json["replaced"].as_array().unwrap();
+    assert_eq!(replaced.len(), 1, "{json}");
+    assert_eq!(replaced[0]["old"]["sha256"], hex(&sha256(&planted)));
+    assert_eq!(store.names(), PARTS);
+    assert_eq!((store.findings(NOW, &[]), revoked(&store)), (vec![], RefusalCode::EndorsementRevoked));
+    store.declines(&["import", &store.file("planted", &planted)], "not signed under the root");
+}
+
+#[test]
+fn a_planted_list_keeps_no_genuine_one_out() {
+    let intel = Intel::new(&Chip { revoked: Revoked::Pck, ..Chip::default() });
+    let parts = loose(&intel.collateral);
+    for together in [false, true] {
+        let store = Store::new();
+        store.import("root.der", &root(&intel.collateral)).json(0);
+        store.import("planted", &planted_list(PCK_CA, None)).json(0);
+        if together {
+            store.import("collateral", &intel.collateral).json(0);
+        } else {
+            store.import("signing-chain.pem", &parts.signing_chain).json(0);
+            for (name, bytes) in parts.files() {
+                store.import(name, bytes).json(0);
+            }
+        }
+        assert_eq!(store.names(), PARTS, "{together}");
+        let refusal = authenticate(&quote(&intel), &store.loaded(), NOW).unwrap_err();
+        assert_eq!(refusal.code, RefusalCode::EndorsementRevoked);
+    }
+    // In one folder with it, and nobody who could tell them apart.
+    let store = Store::new();
+    store.file("one/planted", &planted_list(PCK_CA, None));
+    for (name, bytes) in parts.files().into_iter().filter(|(name, _)| *name != "pck-chain.pem") {
+        store.file(&format!("one/{name}"), bytes);
+    }
+    let folder = store.folder.path().join("files/one");
+    let root = store.file("root.der", &root(&intel.collateral));
+    store.endorsements(&["import", &root, folder.to_str().unwrap()]).json(0);
+    let refusal = authenticate(&quote(&intel), &store.loaded(), NOW).unwrap_err();
+    assert_eq!(refusal.code, RefusalCode::EndorsementRevoked);
+}
+
+#[test]
+fn a_name_written_in_another_way_is_not_its_bearers() {
+    let intel = Intel::new(&Chip::default());
+    let store = rooted(&intel.collateral);
+    for name in ["Simulated SGX Root CA", PCK_CA] {
+        let planted = store.file("planted", &planted_list(name, Some("Somebody")));
+        store.declines(&["import", &planted], "not signed under the root");
+    }
+    assert_eq!((store.names(), store.findings(NOW, &[])), (PARTS.map(str::to_owned).to_vec(), vec![]));
+    // Nobody but the root may be the root, whatever else is in the store.
+    let alone = Store::new();
+    alone.import("root.der", &root(&intel.collateral)).json(0);
+    let planted = alone.file("planted", &planted_list("Another SGX Root CA", None));
+    alone.declines(&["import", &planted], "not signed under the root");
+}
+
+#[test]
+fn the_same_thing_many_times_is_one_thing() {
+    let intel = Intel::new(&Chip::default());
+    let store = Store::new();
+    let chain = loose(&intel.collateral).signing_chain;
+    for number in 0..40 {
+        store.file(&format!("many/{number}"), &chain.repeat(20));
+    }
+    let many = store.folder.path().join("files/many");
+    let collateral = store.file("collateral.json", &intel.collateral);
+    let digest = hex(&sha256(&root(&intel.collateral)));
+    store.endorsements(&["import", &collateral, many.to_str().unwrap(), "--trust-root", &digest]).json(0);
+    assert_eq!(store.names(), PARTS);
 }
 
 #[test]

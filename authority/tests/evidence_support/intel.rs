@@ -225,6 +225,25 @@ fn list(issuer: &Issuer<'_, CertificateKey>, due: Day, serials: &[u64]) -> Vec<u
     params.signed_by(issuer).unwrap().der().to_vec()
 }
 
+/// A list of nobody that somebody signed under the name of an authority, as of 2040.
+#[allow(dead_code)] // each test binary uses its own part
+pub fn planted_list(name: &str, organization: Option<&str>) -> Vec<u8> {
+    let mut impostor = authority(name, (2045, 1, 1), 1);
+    if let Some(organization) = organization {
+        impostor.distinguished_name.push(DnType::OrganizationName, organization);
+    }
+    let params = CertificateRevocationListParams {
+        this_update: date_time_ymd(2040, 1, 1),
+        next_update: date_time_ymd(2041, 1, 1),
+        crl_number: SerialNumber::from(99),
+        issuing_distribution_point: None,
+        revoked_certs: vec![],
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let impostor = Issuer::new(impostor, CertificateKey::generate().unwrap());
+    params.signed_by(&impostor).unwrap().der().to_vec()
+}
+
 /// Intel's SGX extension of a PCK certificate.
 fn sgx(platform: &Platform) -> Vec<u8> {
     let oid = |tail: &[u8]| tlv(6, &[&SGX, tail].concat());

@@ -3,6 +3,7 @@
 //! argument, and where to fetch is a word for people: nothing is fetched.
 
 use super::super::table::{Cell, row};
+use super::homes::unverified;
 use super::item::{Item, Kind};
 use super::list::{columns, date, day, days};
 use super::stored::Kept;
@@ -29,6 +30,7 @@ enum State {
     Ended,
     NotYet,
     EndsSoon,
+    Unverified,
 }
 
 impl State {
@@ -38,6 +40,7 @@ impl State {
             Self::Ended => "ended",
             Self::NotYet => "not-yet-valid",
             Self::EndsSoon => "ends-soon",
+            Self::Unverified => "unverified",
         }
     }
 
@@ -72,6 +75,7 @@ pub(in super::super) struct Checked {
 /// Looks at everything in the store; what ends within `within_days` after `at` is told of as well.
 pub(in super::super) fn check(kept: &[Kept], at: u64, within_days: u16, demands: &Demands) -> Checked {
     let within = u64::from(within_days).saturating_mul(DAY);
+    let unverified = unverified(kept);
     let mut findings = Vec::new();
     let mut seen: Vec<&[u8]> = Vec::new();
     for root in kept.iter().filter(|kept| kept.item.kind.is_root() && kept.item.kind != Kind::AttestationKey) {
@@ -85,6 +89,16 @@ pub(in super::super) fn check(kept: &[Kept], at: u64, within_days: u16, demands:
         let under: Vec<&Item> =
             kept.iter().filter(|kept| folders.contains(&&kept.folder)).map(|kept| &kept.item).collect();
         findings.extend(lacking(&root.item, &under, demands));
+        // The dates of what anybody can have written say nothing.
+        let (unproven, under): (Vec<&Item>, Vec<&Item>) =
+            under.into_iter().partition(|item| unverified.contains(&item.digest()));
+        findings.extend(unproven.into_iter().map(|item| {
+            let (platform, name, window) = (item.kind.platform(), item.name.clone(), item.window);
+            let chain = "header SGX-PCK-CRL-Issuer-Chain of pckcrl, as PEM";
+            let next =
+                format!("import its issuer chain too; Intel's provisioning certification service has it: {chain}");
+            Finding { platform, state: State::Unverified, name, window, next }
+        }));
         let newest = newest(&under);
         findings.extend(newest.into_iter().filter_map(|item| {
             let state = State::of(item.window?, at, within)?;

@@ -2,6 +2,7 @@
 //! counts, how old it is, and its digest. Judges nothing; the moment is an argument.
 
 use super::super::table::{Cell, Rows, row};
+use super::homes::unverified;
 use super::item::Item;
 use super::stored::Kept;
 use crate::audit::hex;
@@ -45,12 +46,14 @@ pub(in super::super) fn told(item: &Item) -> Rows {
 pub(in super::super) fn list(kept: &[Kept], at: u64) -> (String, Cell) {
     let mut lines = vec![["PLATFORM", "WHAT", "ISSUER", "FROM", "UNTIL", "AGE", "SHA-256"].map(str::to_owned)];
     let mut rows = Vec::new();
+    let unverified = unverified(kept);
     for Kept { path, item, .. } in kept {
+        let is_unverified = unverified.contains(&item.digest());
         let age = item.window.map(|window| days(window.from, at));
         let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         lines.push([
             item.kind.platform().text().to_owned(),
-            item.name.clone(),
+            if is_unverified { format!("{} (unverified)", item.name) } else { item.name.clone() },
             if item.issuer.is_empty() { "-".to_owned() } else { item.issuer.clone() },
             or_none(item.window.map(|window| day(window.from))),
             or_none(item.window.map(|window| day(window.until))),
@@ -58,6 +61,7 @@ pub(in super::super) fn list(kept: &[Kept], at: u64) -> (String, Cell) {
             hex(&item.digest()),
         ]);
         let mut told = told(item);
+        told.push(row("standing", is_unverified.then_some("unverified")));
         told.push(row("age_days", age.map(Cell::Number)));
         told.push(row("file", path.display().to_string()));
         rows.push(Cell::from(told));

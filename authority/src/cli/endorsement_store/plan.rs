@@ -4,15 +4,14 @@
 
 use super::super::endorsement_kinds::Piece;
 use super::super::endorsement_sources::{Handed, Place, found};
-use super::super::intel_parts::belonging;
+use super::homes::{Homeless, Homes};
 use super::item::{Item, Kind, items};
 use super::precedence::{outdone, place};
 use super::stored::Kept;
 use crate::audit::hex;
-use crate::evidence::x509::{self, RevocationList};
-use crate::evidence::{EndorsementError, Product, TdxPart};
+use crate::evidence::Product;
 use crate::fault::Fault;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What becomes of things that are older than what is stored.
@@ -40,6 +39,8 @@ pub(in super::super) struct Plan {
     pub(in super::super) unchanged: Vec<Item>,
     /// Without effect, and why.
     pub(in super::super) set_aside: Vec<(PathBuf, String)>,
+    /// Digests of revocation lists, taken or stored, whose issuer's certificate is not at hand.
+    pub(in super::super) unverified: BTreeSet<[u8; 32]>,
 }
 
 /// Why nothing is imported. Nothing is changed then.
@@ -55,25 +56,17 @@ pub(in super::super) enum Declined {
     Nothing(Vec<(PathBuf, String)>),
 }
 
-/// Why something has no root.
-enum Homeless {
-    /// It is under another root, or under none that is trusted: nothing to do with what is stored.
-    Elsewhere(String),
-    /// It is wrong, or what it needs is not there.
-    Unusable(String),
-}
-
 /// Something that is offered.
-struct Offered {
-    path: PathBuf,
+pub(super) struct Offered {
+    pub(super) path: PathBuf,
     place: Place,
-    item: Item,
+    pub(super) item: Item,
 }
 
 /// A root that is stored or about to be.
-struct Root {
-    folder: PathBuf,
-    item: Item,
+pub(super) struct Root {
+    pub(super) folder: PathBuf,
+    pub(super) item: Item,
 }
 
 /// Decides what of the files that are handed in is taken.
@@ -94,11 +87,16 @@ pub(in super::super) fn plan(
     }
     // Ascending, so that of two new ones of a kind the newer replaces the older.
     parts.sort_by_key(|offer| offer.item.rank);
-    let homes = homes(&parts, &roots, stored)?;
-    let at_home = parts.iter().zip(&homes).filter_map(|(offer, home)| Some((home.as_ref().ok()?, &offer.item)));
-    let at_home: Vec<(PathBuf, Item)> = at_home.map(|(home, item)| (home.clone(), item.clone())).collect();
+    let Homes { of, unverified, refuted } = Homes::of(&parts, &roots, stored)?;
+    plan.unverified = unverified;
+    let (disproved, in_force): (Vec<Kept>, Vec<Kept>) =
+        stored.iter().cloned().partition(|kept| refuted.contains(&(kept.path.clone(), kept.item.digest())));
+    // What anybody can have written makes nothing pointless.
+    let verified = parts.iter().zip(&of).filter(|(offer, _)| !plan.unverified.contains(&offer.item.digest()));
+    let at_home = verified.filter_map(|(offer, home)| Some((home.as_ref().ok()?.clone(), offer.item.clone())));
+    let at_home: Vec<(PathBuf, Item)> = at_home.collect();
     let (mut declined, mut unusable) = (Vec::new(), Vec::new());
-    for (offer, home) in parts.into_iter().zip(homes) {
+    for (offer, home) in parts.into_iter().zip(of) {
         match home {
             Ok(folder) => {
                 let same_root = same_root(&folder, &roots);
@@ -108,7 +106,7 @@ pub(in super::super) fn plan(
                     continue;
                 }
                 let shown = item.clone();
-                if let Err(newer) = place(item, &folder, &same_root, stored, older, &mut plan) {
+                if let Err(newer) = place(item, &folder, &same_root, &in_force, older, &mut plan) {
                     declined.push((path, shown, newer.item));
                 }
             }
@@ -116,6 +114,7 @@ pub(in super::super) fn plan(
             Err(Homeless::Unusable(reason)) => unusable.push((offer.path, reason)),
         }
     }
+    drop_refuted(&mut plan, disproved, &roots);
     if !unusable.is_empty() {
         return Ok(Err(Declined::Unusable(unusable)));
     }
@@ -143,25 +142,32 @@ fn offered(handed: &Handed<'_>, plan: &mut Plan) -> Result<Vec<Offered>, Fault> 
     let mixed: BTreeSet<PathBuf> =
         found.iter().filter(|offer| !offer.item.kind.is_root()).map(|offer| offer.path.clone()).collect();
     let mut all: Vec<Offered> = Vec::new();
+    // By their bytes: a folder may hold the same thing any number of times.
+    let mut places: BTreeMap<[u8; 32], Vec<usize>> = BTreeMap::new();
     for mut offer in found {
         if offer.item.kind.is_root() && mixed.contains(&offer.path) {
             offer.place = Place::Carried;
         }
-        match all.iter_mut().find(|other| other.item == offer.item) {
+        let same_bytes = places.entry(offer.item.digest()).or_default();
+        let same = same_bytes.iter().copied().find(|at| all.get(*at).is_some_and(|other| other.item == offer.item));
+        match same.and_then(|at| all.get_mut(at)) {
             Some(same) if offer.place == Place::Named => *same = offer,
             Some(_) => {}
-            None => all.push(offer),
+            None => {
+                same_bytes.push(all.len());
+                all.push(offer);
+            }
         }
     }
     Ok(all)
 }
 
 impl Root {
-    fn of(kept: &Kept) -> Self {
+    pub(super) fn of(kept: &Kept) -> Self {
         Self { folder: kept.folder.clone(), item: kept.item.clone() }
     }
 
-    fn is_of(&self, product: Product) -> bool {
+    pub(super) fn is_of(&self, product: Product) -> bool {
         self.item.kind == Kind::AmdRoot(product)
     }
 }
@@ -204,86 +210,22 @@ fn root_folder(item: &Item, roots: &[Root]) -> PathBuf {
     }
 }
 
+/// What an authority's certificate, taken now, shows that it never signed goes for that certificate.
+fn drop_refuted(plan: &mut Plan, disproved: Vec<Kept>, roots: &[Root]) {
+    for kept in disproved {
+        let of = |taken: &&mut Taken| {
+            let issues = taken.item.kind == Kind::IntelCertificate && taken.item.name == kept.item.issuer;
+            issues && same_root(&taken.folder, roots).contains(&kept.folder)
+        };
+        if let Some(taken) = plan.taken.iter_mut().find(of) {
+            taken.replaced.push(kept);
+        }
+    }
+}
+
 /// Every folder of the root that one is of: it may be stored several times, each with other collateral.
 fn same_root(folder: &Path, roots: &[Root]) -> Vec<PathBuf> {
     let of = roots.iter().find(|root| root.folder == folder);
     let same = roots.iter().filter(|root| of.is_some_and(|of| of.item.bytes == root.item.bytes));
     same.map(|root| root.folder.clone()).collect()
-}
-
-/// For each thing the folder of the root that signed it, or why it has none.
-fn homes(parts: &[Offered], roots: &[Root], stored: &[Kept]) -> Result<Vec<Result<PathBuf, Homeless>>, Fault> {
-    let intel: Vec<&Root> = roots.iter().filter(|root| root.item.kind == Kind::IntelRoot).collect();
-    let here: Vec<TdxPart<'_>> = stored.iter().filter_map(|kept| kept.item.tdx_part()).collect();
-    let offered: Vec<TdxPart<'_>> = parts.iter().filter_map(|offer| offer.item.tdx_part()).collect();
-    let all = [&offered[..], &here[..]].concat();
-    let none = || Homeless::Elsewhere("no root certificate for TDX is stored or handed in".to_owned());
-    let mut tdx: Vec<Result<PathBuf, Homeless>> = offered.iter().map(|_| Err(none())).collect();
-    for root in intel {
-        for (home, outcome) in tdx.iter_mut().zip(belonging(&root.item.bytes, &all)) {
-            match (&*home, outcome) {
-                (_, Ok(())) => *home = Ok(root.folder.clone()),
-                // What one root says it lacks stands, whatever it is to another one.
-                (Ok(_) | Err(Homeless::Unusable(_)), Err(_)) => {}
-                (_, Err(error @ EndorsementError::Foreign { .. })) => {
-                    *home = Err(Homeless::Elsewhere(error.to_string()))
-                }
-                (_, Err(error)) => *home = Err(Homeless::Unusable(error.to_string())),
-            }
-        }
-    }
-    let mut tdx = tdx.into_iter();
-    let home = |offer: &Offered| match offer.item.tdx_part() {
-        Some(_) => Ok(tdx.next().unwrap_or_else(|| Err(none()))),
-        None => Ok(amd_home(offer, parts, roots, stored)?.map_err(Homeless::Elsewhere)),
-    };
-    parts.iter().map(home).collect()
-}
-
-fn amd_home(
-    offer: &Offered,
-    parts: &[Offered],
-    roots: &[Root],
-    stored: &[Kept],
-) -> Result<Result<PathBuf, String>, Fault> {
-    let (Kind::AmdIntermediate(product) | Kind::AmdKey(product) | Kind::AmdList(product)) = offer.item.kind else {
-        return Ok(Err("it stands under no root".to_owned()));
-    };
-    let mut ours = roots.iter().filter(|root| root.is_of(product)).peekable();
-    if ours.peek().is_none() {
-        return Ok(Err(format!("no ARK-{product} is stored or handed in")));
-    }
-    let der = &offer.item.bytes;
-    let home = match offer.item.kind {
-        Kind::AmdList(_) => match ours.find(|root| listed(der, &root.item.bytes)) {
-            None => {
-                let cause = format!("this revocation list was not signed by an ARK-{product} that is trusted");
-                return Err(Fault::of(offer.path.display(), cause));
-            }
-            found => found,
-        },
-        Kind::AmdIntermediate(_) => ours.find(|root| issued(der, &root.item.bytes)),
-        _ => {
-            let all = parts.iter().map(|offer| &offer.item).chain(stored.iter().map(|kept| &kept.item));
-            let issuers: Vec<&Item> = all.filter(|item| item.kind == Kind::AmdIntermediate(product)).collect();
-            let signer = issuers.into_iter().find(|issuer| issued(der, &issuer.bytes));
-            ours.find(|root| signer.is_some_and(|signer| issued(&signer.bytes, &root.item.bytes)))
-        }
-    };
-    let issuer = &offer.item.issuer;
-    let reason = || format!("no {issuer} that issued it is stored or handed in under a trusted ARK-{product}");
-    Ok(home.map(|root| root.folder.clone()).ok_or_else(reason))
-}
-
-/// Whether `issuer` issued the certificate.
-fn issued(der: &[u8], issuer: &[u8]) -> bool {
-    match (x509::certificate(der), x509::certificate(issuer)) {
-        (Ok(certificate), Ok(issuer)) => x509::verify_issued(&certificate, &issuer).is_ok(),
-        _ => false,
-    }
-}
-
-/// Whether `ark` signed the revocation list.
-fn listed(der: &[u8], ark: &[u8]) -> bool {
-    x509::certificate(ark).is_ok_and(|ark| RevocationList::verify(der, &ark).is_ok())
 }

@@ -25,6 +25,12 @@ pub(super) fn place(
         plan.unchanged.push(item);
         return Ok(());
     }
+    // What anybody can have written replaces nothing, and nothing is older for it.
+    if plan.unverified.contains(&item.digest()) {
+        plan.taken.push(Taken { folder: folder.to_owned(), item, replaced: Vec::new() });
+        return Ok(());
+    }
+    let peers: Vec<&Kept> = peers.into_iter().filter(|kept| !plan.unverified.contains(&kept.item.digest())).collect();
     let newer = |kept: &&&Kept| kept.item.rank > item.rank && covers(&kept.item, &item);
     let newest = peers.iter().filter(newer).max_by_key(|kept| kept.item.rank);
     if let (Some(newest), Older::Declined) = (newest, older) {

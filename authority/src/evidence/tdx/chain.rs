@@ -94,7 +94,7 @@ impl<'a> Trusted<'a> {
     /// Every list in the name of this subject that was signed with this key.
     fn lists(&self, subject: &[u8], key: &PublicKey) -> Vec<&'a List> {
         let named = self.all().flat_map(|held| &held.lists).filter(|list| list.issuer == subject);
-        named.filter(|list| list.signed_with(key)).collect()
+        named.filter(|list| list.is_by(key)).collect()
     }
 }
 

@@ -11,7 +11,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
 use crate::evidence::crypto::INTEL_CHAIN;
-use crate::evidence::x509::{self, Window, X509Error};
+use crate::evidence::x509::{self, Window, X509Error, minimal};
 
 /// Uncompressed P-256 point.
 pub(super) type PublicKey = [u8; 65];
@@ -51,6 +51,8 @@ pub(super) struct List {
     pub(super) window: Window,
     /// The same as webpki reads it.
     pub(super) read: CertRevocationList<'static>,
+    /// Whose key signed it, where that was found when it was loaded.
+    pub(super) signer: Option<PublicKey>,
     serials: BTreeSet<Vec<u8>>,
 }
 
@@ -71,8 +73,15 @@ impl List {
             name: x509::common_name(list.issuer()).unwrap_or("an issuer without a name").to_owned(),
             window,
             read: owned.into(),
+            signer: None,
             serials: list.iter_revoked_certificates().map(|entry| minimal(entry.raw_serial()).to_vec()).collect(),
         })
+    }
+
+    /// Whether the list counts as signed with this key: what was found when it was loaded stands, and is not looked for
+    /// again for every chain that somebody makes up.
+    pub(super) fn is_by(&self, key: &PublicKey) -> bool {
+        self.signer.map_or_else(|| self.signed_with(key), |signer| signer == *key)
     }
 
     /// Whether the list was signed with this key.
@@ -126,12 +135,6 @@ fn ecdsa(
 fn names(expected: AlgorithmIdentifier, algorithm: &x509_parser::x509::AlgorithmIdentifier<'_>) -> bool {
     // OBJECT IDENTIFIER, its length, its content: all of webpki's identifier for an algorithm without parameters.
     expected.as_ref().get(2..) == Some(algorithm.algorithm.as_bytes()) && algorithm.parameters.is_none()
-}
-
-/// A serial number without the zero bytes that DER or its writer put before it.
-fn minimal(serial: &[u8]) -> &[u8] {
-    let zeros = serial.iter().take_while(|byte| **byte == 0).count();
-    serial.get(zeros..).unwrap_or_default()
 }
 
 /// The longest time around `at` in which each of these windows is open if it is open `at`, and shut if it is shut: what

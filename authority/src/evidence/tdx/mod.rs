@@ -20,12 +20,15 @@ mod pck;
 mod pem;
 mod quoting_enclave;
 mod refusal;
+mod sorted;
+mod standing;
 mod tcb;
 
 use std::sync::Arc;
 
 pub use attributes::{TcbStatus, TdAttributes};
 pub use parts::{TdxPart, TdxRoot};
+pub(crate) use standing::Standing as PartStanding;
 
 use super::boot_log::explains_rtmrs;
 use super::claims::{ModuleTcb, QuotingEnclaveTcb, TcbStanding, TdxClaims};

@@ -6,22 +6,18 @@
 use std::sync::Arc;
 
 use inwit_protocol::primitives::sha256;
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use x509_parser::pem::Pem;
 
 use super::chain::Caches;
-use super::documents::{EnclaveDocument, TcbDocument, hexadecimal};
+use super::documents::{EnclaveDocument, TcbDocument};
 use super::issued::{Issued, List, issued_by};
+use super::sorted::Sorted;
 use crate::evidence::crypto::ecdsa_p256;
 use crate::evidence::endorsements::{Dated, EndorsementError};
 use crate::evidence::fields::Short;
 use crate::evidence::x509::{self, Window, X509Error};
 
-/// Longest part that is read, in bytes; Intel's are about 20 KiB.
-const PART_LIMIT: usize = 1 << 20;
-/// Certificates of one issuer chain.
-const CHAIN_LENGTH: usize = 2;
+/// What the name of every PCK CA has in it.
+const PCK_CA: &str = "SGX PCK";
 
 /// One part of what Intel's provisioning certification service hands out, as it is stored.
 #[derive(Clone, Copy, Debug)]
@@ -67,41 +63,16 @@ pub(super) struct Signed<T> {
     pub(super) signers: Vec<usize>,
 }
 
-/// QuoteCollateralV3, as much of it as counts. A PCK chain in it is for one quote, and quotes bring their own.
-#[derive(Deserialize)]
-struct CollateralJson {
-    pck_crl_issuer_chain: String,
-    root_ca_crl: String,
-    pck_crl: String,
-    tcb_info_issuer_chain: String,
-    tcb_info: String,
-    tcb_info_signature: String,
-    qe_identity_issuer_chain: String,
-    qe_identity: String,
-    qe_identity_signature: String,
-}
-
-#[derive(Deserialize)]
-struct TcbInfoJson<'a> {
-    #[serde(rename = "tcbInfo", borrow)]
-    document: &'a RawValue,
-    signature: &'a str,
-}
-
-#[derive(Deserialize)]
-struct QeIdentityJson<'a> {
-    #[serde(rename = "enclaveIdentity", borrow)]
-    document: &'a RawValue,
-    signature: &'a str,
-}
-
-/// The parts, sorted and decoded; nothing is verified yet.
-#[derive(Default)]
-struct Sorted {
-    certificates: Vec<Vec<u8>>,
-    lists: Vec<Vec<u8>>,
-    infos: Vec<(String, [u8; 64])>,
-    identities: Vec<(String, [u8; 64])>,
+impl<'a> TdxPart<'a> {
+    /// As it is stored.
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        let (Self::Collateral(bytes)
+        | Self::TcbInfo(bytes)
+        | Self::QeIdentity(bytes)
+        | Self::List(bytes)
+        | Self::Certificate(bytes)) = self;
+        bytes
+    }
 }
 
 impl TdxRoot {
@@ -109,37 +80,22 @@ impl TdxRoot {
     /// one that ends a quote's chain.
     ///
     /// The list of a PCK CA whose certificate is not among the parts is kept: quotes bring that certificate, and the list
-    /// is verified with it.
+    /// is verified with it. [`TdxRoot::standings`] tells such a list from one that was verified.
     ///
     /// # Errors
     /// [`EndorsementError::Intel`] names the part that does not parse, is not for TDX, or whose signer is missing;
     /// [`EndorsementError::Foreign`] one that was not signed under this root.
     pub fn new(root: &[u8], parts: &[TdxPart<'_>]) -> Result<Self, EndorsementError> {
         let root = trusted(root)?;
-        let mut sorted = Sorted::default();
-        parts.iter().try_for_each(|part| sorted.take(part))?;
-        sorted.certificates.retain(|der| *der != root.der);
-        for of_a_kind in [&mut sorted.certificates, &mut sorted.lists] {
-            of_a_kind.sort();
-            of_a_kind.dedup();
-        }
-        for of_a_kind in [&mut sorted.infos, &mut sorted.identities] {
-            of_a_kind.sort();
-            of_a_kind.dedup();
-        }
+        let sorted = Sorted::of(parts, &root)?;
         let digest = sorted.digest(&root);
-        let (signers, issuers) = certificates(&sorted.certificates, &root)?;
-        let lists = sorted.lists.iter().map(|der| list(der, &root, &issuers)).collect::<Result<_, _>>()?;
-        let info = |(json, signature): &(String, [u8; 64])| {
-            let document = TcbDocument::parse(json).map_err(wrong("TCB info"))?;
-            signed(document, json, signature, &signers).ok_or_else(|| unsigned("TCB info", &signers))
-        };
-        let infos = sorted.infos.iter().map(info).collect::<Result<_, _>>()?;
-        let identity = |(json, signature): &(String, [u8; 64])| {
-            let document = EnclaveDocument::parse(json).map_err(wrong("QE identity"))?;
-            signed(document, json, signature, &signers).ok_or_else(|| unsigned("QE identity", &signers))
-        };
-        let identities = sorted.identities.iter().map(identity).collect::<Result<_, _>>()?;
+        let mut issuing = Issuing { root, signers: Vec::new(), issuers: Vec::new() };
+        sorted.certificates.iter().try_for_each(|der| issuing.take(der))?;
+        let lists = sorted.lists.iter().map(|der| issuing.list(der)).collect::<Result<_, _>>()?;
+        let infos = sorted.infos.iter().map(|info| issuing.info(info)).collect::<Result<_, _>>()?;
+        let identities =
+            sorted.identities.iter().map(|identity| issuing.identity(identity)).collect::<Result<_, _>>()?;
+        let Issuing { root, signers, issuers } = issuing;
         let caches = Caches::default();
         Ok(Self { held: Arc::new(Held { root, signers, issuers, lists, infos, identities, digest, caches }) })
     }
@@ -168,57 +124,6 @@ impl TdxRoot {
     }
 }
 
-impl Sorted {
-    fn take(&mut self, part: &TdxPart<'_>) -> Result<(), EndorsementError> {
-        let (TdxPart::Collateral(bytes)
-        | TdxPart::TcbInfo(bytes)
-        | TdxPart::QeIdentity(bytes)
-        | TdxPart::List(bytes)
-        | TdxPart::Certificate(bytes)) = part;
-        if bytes.len() > PART_LIMIT {
-            return Err(EndorsementError::intel("collateral", "a part is too long to be Intel's"));
-        }
-        match part {
-            TdxPart::Collateral(json) => {
-                self.collateral(serde_json::from_slice(json).map_err(wrong("collateral"))?)?;
-            }
-            TdxPart::TcbInfo(json) => {
-                let json: TcbInfoJson<'_> = serde_json::from_slice(json).map_err(wrong("TCB info"))?;
-                let signature = hexadecimal(json.signature, "signature").map_err(wrong("TCB info"))?;
-                self.infos.push((json.document.get().to_owned(), signature));
-            }
-            TdxPart::QeIdentity(json) => {
-                let json: QeIdentityJson<'_> = serde_json::from_slice(json).map_err(wrong("QE identity"))?;
-                let signature = hexadecimal(json.signature, "signature").map_err(wrong("QE identity"))?;
-                self.identities.push((json.document.get().to_owned(), signature));
-            }
-            TdxPart::List(der) => self.lists.push(der.to_vec()),
-            TdxPart::Certificate(der) => self.certificates.push(der.to_vec()),
-        }
-        Ok(())
-    }
-
-    fn collateral(&mut self, json: CollateralJson) -> Result<(), EndorsementError> {
-        for chain in [&json.pck_crl_issuer_chain, &json.tcb_info_issuer_chain, &json.qe_identity_issuer_chain] {
-            self.certificates.extend(pem(chain).map_err(wrong("issuer chain"))?);
-        }
-        self.lists.push(octets(&json.root_ca_crl).ok_or_else(|| wrong("root CRL")("not in hexadecimal"))?);
-        self.lists.push(octets(&json.pck_crl).ok_or_else(|| wrong("PCK CRL")("not in hexadecimal"))?);
-        let signature = hexadecimal(&json.tcb_info_signature, "signature").map_err(wrong("TCB info"))?;
-        self.infos.push((json.tcb_info, signature));
-        let signature = hexadecimal(&json.qe_identity_signature, "signature").map_err(wrong("QE identity"))?;
-        self.identities.push((json.qe_identity, signature));
-        Ok(())
-    }
-
-    /// One digest for everything, each part preceded by its length.
-    fn digest(&self, root: &Issued) -> [u8; 32] {
-        let documents = self.infos.iter().chain(&self.identities).map(|(json, _)| json.as_bytes());
-        let ders = [&root.der].into_iter().chain(&self.certificates).chain(&self.lists).map(Vec::as_slice);
-        framed(ders.chain(documents))
-    }
-}
-
 /// SHA-256 over parts, each preceded by its length.
 pub(super) fn framed<'a>(parts: impl Iterator<Item = &'a [u8]>) -> [u8; 32] {
     let mut all = Vec::new();
@@ -229,12 +134,77 @@ pub(super) fn framed<'a>(parts: impl Iterator<Item = &'a [u8]>) -> [u8; 32] {
     sha256(&all)
 }
 
-fn wrong<E: ToString>(file: &'static str) -> impl Fn(E) -> EndorsementError {
+pub(super) fn wrong<E: ToString>(file: &'static str) -> impl Fn(E) -> EndorsementError {
     move |reason| EndorsementError::intel(file, reason)
 }
 
+/// The root with the certificates that it issued: by them everything else is known.
+pub(super) struct Issuing {
+    pub(super) root: Issued,
+    /// TCB signers.
+    pub(super) signers: Vec<Issued>,
+    /// PCK CAs.
+    pub(super) issuers: Vec<Issued>,
+}
+
+impl Issuing {
+    /// Takes in the certificate of a TCB signer or of a PCK CA, issued by the root.
+    pub(super) fn take(&mut self, der: &[u8]) -> Result<(), EndorsementError> {
+        let wrong = wrong::<X509Error>("certificate");
+        let certificate = x509::certificate(der).map_err(&wrong)?;
+        let read = Issued::read(der).map_err(&wrong)?;
+        let of_its_kind = match read.name.as_str() {
+            signer if signer.contains("SGX TCB Signing") && !certificate.is_ca() => &mut self.signers,
+            issuer if issuer.contains(PCK_CA) && certificate.is_ca() => &mut self.issuers,
+            other => {
+                if certificate.issuer().as_raw() == read.subject {
+                    return Err(foreign("certificate", format!("{other:?} is another root than the given one")));
+                }
+                let reason = format!("{other:?} is neither a TCB signer nor a PCK CA");
+                return Err(EndorsementError::intel("certificate", reason));
+            }
+        };
+        if !issued_by(&certificate, &self.root) {
+            let reason = format!("{:?} was not issued by the root {:?}", read.name, self.root.name);
+            return Err(foreign("certificate", reason));
+        }
+        of_its_kind.push(read);
+        Ok(())
+    }
+
+    /// A revocation list, and whose key signed it. That of a PCK CA whose certificate is not here stays unverified.
+    pub(super) fn list(&self, der: &[u8]) -> Result<List, EndorsementError> {
+        let mut list = List::read(der).map_err(|error| EndorsementError::intel("revocation list", error))?;
+        // By the common name, for that is what people and the store tell lists apart by: one that is written in an
+        // authority's name in another way would stand for the same thing.
+        let mut named = [&self.root].into_iter().chain(&self.issuers).filter(|one| one.name == list.name).peekable();
+        let known = named.peek().is_some();
+        list.signer = named.find(|one| one.subject == list.issuer && list.signed_with(&one.key)).map(|one| one.key);
+        if list.signer.is_none() && (known || !list.name.contains(PCK_CA)) {
+            let reason = format!("that of {:?} was not signed under the root {:?}", list.name, self.root.name);
+            return Err(foreign("revocation list", reason));
+        }
+        Ok(list)
+    }
+
+    /// TCB info, with those who signed it.
+    pub(super) fn info(&self, (json, signature): &(String, [u8; 64])) -> Result<Signed<TcbDocument>, EndorsementError> {
+        let document = TcbDocument::parse(json).map_err(wrong("TCB info"))?;
+        signed(document, json, signature, &self.signers).ok_or_else(|| unsigned("TCB info", &self.signers))
+    }
+
+    /// The quoting enclave's identity, with those who signed it.
+    pub(super) fn identity(
+        &self,
+        (json, signature): &(String, [u8; 64]),
+    ) -> Result<Signed<EnclaveDocument>, EndorsementError> {
+        let document = EnclaveDocument::parse(json).map_err(wrong("QE identity"))?;
+        signed(document, json, signature, &self.signers).ok_or_else(|| unsigned("QE identity", &self.signers))
+    }
+}
+
 /// The root: self-signed, a CA, P-256.
-fn trusted(der: &[u8]) -> Result<Issued, EndorsementError> {
+pub(super) fn trusted(der: &[u8]) -> Result<Issued, EndorsementError> {
     let wrong = |reason: X509Error| EndorsementError::intel("root certificate", reason);
     let certificate = x509::certificate(der).map_err(wrong)?;
     let root = Issued::read(der).map_err(wrong)?;
@@ -245,42 +215,6 @@ fn trusted(der: &[u8]) -> Result<Issued, EndorsementError> {
         return Err(wrong(X509Error::Signature));
     }
     Ok(root)
-}
-
-/// TCB signers and PCK CAs, each issued by the root.
-fn certificates(ders: &[Vec<u8>], root: &Issued) -> Result<(Vec<Issued>, Vec<Issued>), EndorsementError> {
-    let (mut signers, mut issuers) = (Vec::new(), Vec::new());
-    for der in ders {
-        let wrong = wrong::<X509Error>("certificate");
-        let certificate = x509::certificate(der).map_err(&wrong)?;
-        let read = Issued::read(der).map_err(&wrong)?;
-        let of_its_kind = match read.name.as_str() {
-            signer if signer.contains("SGX TCB Signing") && !certificate.is_ca() => &mut signers,
-            issuer if issuer.contains("SGX PCK") && certificate.is_ca() => &mut issuers,
-            other => {
-                if certificate.issuer().as_raw() == read.subject {
-                    return Err(foreign("certificate", format!("{other:?} is another root than the given one")));
-                }
-                let reason = format!("{other:?} is neither a TCB signer nor a PCK CA");
-                return Err(EndorsementError::intel("certificate", reason));
-            }
-        };
-        if !issued_by(&certificate, root) {
-            return Err(foreign("certificate", format!("{:?} was not issued by the root {:?}", read.name, root.name)));
-        }
-        of_its_kind.push(read);
-    }
-    Ok((signers, issuers))
-}
-
-fn list(der: &[u8], root: &Issued, issuers: &[Issued]) -> Result<List, EndorsementError> {
-    let list = List::read(der).map_err(|error| EndorsementError::intel("revocation list", error))?;
-    let mut named = [root].into_iter().chain(issuers).filter(|one| one.subject == list.issuer).peekable();
-    if named.peek().is_some() && !named.any(|issuer| list.signed_with(&issuer.key)) {
-        let reason = format!("that of {:?} was not signed under the root {:?}", list.name, root.name);
-        return Err(foreign("revocation list", reason));
-    }
-    Ok(list)
 }
 
 /// The document with those who signed it; `None` when nobody of them did.
@@ -299,24 +233,4 @@ fn unsigned(file: &'static str, signers: &[Issued]) -> EndorsementError {
 
 fn foreign(file: &'static str, reason: String) -> EndorsementError {
     EndorsementError::Foreign { file, reason }
-}
-
-/// The certificates of an issuer chain in PEM, DER: the issuer and the root.
-fn pem(text: &str) -> Result<Vec<Vec<u8>>, X509Error> {
-    let mut chain = Vec::new();
-    for block in Pem::iter_from_buffer(text.as_bytes()) {
-        let block = block.map_err(|_| X509Error::Certificate)?;
-        if block.label != "CERTIFICATE" || chain.len() == CHAIN_LENGTH {
-            return Err(X509Error::Certificate);
-        }
-        chain.push(block.contents);
-    }
-    if chain.len() == CHAIN_LENGTH { Ok(chain) } else { Err(X509Error::Certificate) }
-}
-
-/// Hexadecimal of any length.
-fn octets(text: &str) -> Option<Vec<u8>> {
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    let digit = |digit: &u8| char::from(*digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-    pairs.iter().map(|[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect()
 }
