@@ -82,6 +82,30 @@ fn a_report_of_a_generation_to_come_is_unsupported_by_name() {
 }
 
 #[test]
+fn an_intermediate_that_nobody_handed_in_is_named_and_one_that_did_not_issue_is_not_missing() {
+    let root = |intermediates: &[&Vec<u8>]| {
+        let intermediates: Vec<Vec<u8>> = intermediates.iter().map(|der| der.to_vec()).collect();
+        let root = SnpRoot::new(Product::Milan, &MILAN.ark_der, &intermediates, &[]).unwrap();
+        Endorsements { snp: vec![root], ..Endorsements::default() }
+    };
+    let vlek = |body: &mut Vec<u8>| body[0x48] = 1 << 2;
+    let (by_chip, by_provider) =
+        (reported(&MILAN, &MILAN.vcek_fields(), |_| {}), reported(&MILAN, &MILAN.vlek_fields(), vlek));
+    let names =
+        [("SEV-Milan (ASK)", &by_chip, &MILAN.asvk_der), ("SEV-VLEK-Milan (ASVK)", &by_provider, &MILAN.ask_der)];
+    for (named, (report, table), other) in names {
+        for by in [root(&[]), root(&[other])] {
+            let refusal = refused(judged(report, table.clone(), &by, NOW));
+            assert_eq!(refusal.code, RefusalCode::EndorsementMissing);
+            assert!(refusal.cause.contains(named), "{refusal}");
+        }
+    }
+    // One of the name is there, and issued another's key.
+    let (report, table) = reported(&Amd::new(Product::Milan), &MILAN.vcek_fields(), |_| {});
+    refused_as(judged(&report, table, &root(&[&MILAN.ask_der]), NOW), RefusalCode::ChainUntrusted);
+}
+
+#[test]
 fn an_untrusted_chain_is_never_said_to_have_expired() {
     let namesake = Amd::new(Product::Milan);
     let ended = VekFields { window: (NOW - 9 * DAY, NOW - DAY), ..namesake.vcek_fields() };

@@ -217,7 +217,12 @@ fn snp(all: &[Held], handed: &Handed<'_>, sources: &mut Sources) -> Result<(), F
             _ => None,
         });
         let root = SnpRoot::new(product, ark, &intermediates, &lists);
-        sources.endorsements.snp.push(root.map_err(|error| Fault::of(format_args!("ARK-{product}"), error))?);
+        let root = root.map_err(|error| Fault::of(format_args!("ARK-{product}"), error))?;
+        let strangers = all.iter().filter_map(|held| match &held.piece {
+            Piece::Intermediate(other, der) if *other == product && !x509::has_issued(ark, der) => Some(der.as_slice()),
+            _ => None,
+        });
+        sources.endorsements.snp.push(root.beside(strangers));
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use webpki::{EndEntityCert, Error as PathError, KeyUsage};
 
 use super::tcb::Product;
-use super::vek::Vek;
+use super::vek::{Origin, Vek};
 use crate::evidence::cache::{Cache, Key};
 use crate::evidence::crypto::{AMD_CHAIN, P384Key};
 use crate::evidence::endorsements::{Dated, EndorsementError};
@@ -24,6 +24,8 @@ use crate::evidence::x509::{self, RevocationList, Window, X509Error};
 pub(crate) enum ChainError {
     #[error("the VEK does not chain to the configured ARK-{product}: {reason}")]
     Untrusted { product: Product, reason: String },
+    #[error("no {0} under the configured ARK is at hand, which issues such keys: import it")]
+    NoLink(String),
     #[error("the certificate between VEK and ARK-{0}, or that ARK itself, is on a revocation list of AMD's")]
     Revoked(Product),
     #[error(
@@ -73,6 +75,8 @@ pub struct SnpRoot {
     product: Product,
     ark: Link,
     links: Vec<Link>,
+    /// Subjects of intermediates that came with the root and that it did not issue.
+    strangers: Vec<Vec<u8>>,
     revocations: Vec<RevocationList>,
     paths: Cache<Arc<Path>>,
 }
@@ -165,9 +169,18 @@ impl SnpRoot {
             product,
             ark: Link::parse(ark).map_err(EndorsementError::amd("ARK"))?,
             links,
+            strangers: Vec::new(),
             revocations: lists.collect::<Result<_, _>>().map_err(EndorsementError::amd("revocation list"))?,
             paths: Cache::default(),
         })
+    }
+
+    /// The same root, which knows of intermediates (DER) that were handed in with it and that it did not issue. They count
+    /// for nothing: it is only not said that one of their name is missing.
+    pub(crate) fn beside<'d>(mut self, strangers: impl Iterator<Item = &'d [u8]>) -> Self {
+        let subject = |der| Some(x509::certificate(der).ok()?.subject().as_raw().to_vec());
+        self.strangers = strangers.filter_map(subject).collect();
+        self
     }
 
     /// The product that this root speaks for.
@@ -191,6 +204,13 @@ impl SnpRoot {
     /// `hint` is an intermediate that the host sent along: it is used only as a link of the path, and only where none
     /// of the configured ones does.
     pub(super) fn verify(&self, vek: &Vek, der: &[u8], hint: Option<&[u8]>, at: u64) -> Result<Endorsed, ChainError> {
+        let named = |subject: &Vec<u8>| *subject == vek.issuer;
+        if hint.is_none() && !self.links.iter().any(|link| named(&link.subject)) && !self.strangers.iter().any(named) {
+            return Err(ChainError::NoLink(match vek.origin {
+                Origin::Chip(_) => format!("SEV-{} (ASK)", self.product),
+                Origin::Provider(_) => format!("SEV-VLEK-{} (ASVK)", self.product),
+            }));
+        }
         let mut outcome = Err(self.untrusted("neither imported nor sent along is the ASK or ASVK that issued it"));
         for link in self.links.iter().filter(|link| link.subject == vek.issuer) {
             match (self.by_way_of(link, vek, der, at), &outcome) {

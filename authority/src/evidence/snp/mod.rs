@@ -79,6 +79,7 @@ impl SnpError {
             Self::Mismatch(Mismatch::ChipTcb(_) | Mismatch::Tcb { .. }) => (5, RefusalCode::EndorsementMissing),
             Self::NoRoot(_) | Self::OtherVlek { .. } => (6, RefusalCode::EndorsementMissing),
             Self::Chain(ChainError::Untrusted { .. }) => (7, RefusalCode::ChainUntrusted),
+            Self::Chain(ChainError::NoLink(_)) => (7, RefusalCode::EndorsementMissing),
             Self::Chain(ChainError::Expired { .. } | ChainError::ListExpired { .. }) => {
                 (8, RefusalCode::EndorsementExpired)
             }
@@ -214,11 +215,12 @@ fn endorsed(vek: &Vek, der: &[u8], link: Option<&[u8]>, by: &Endorsements, at: u
     let roots = by.snp.iter().filter(|root| root.product() == vek.product);
     let nearness = |outcome: &Result<Endorsed, ChainError>| match outcome {
         Err(ChainError::Untrusted { .. }) => 0,
-        Err(ChainError::Expired { .. }) => 1,
-        Ok(Endorsed { revocation: Revocation::NoList, .. }) => 2,
-        Err(ChainError::ListExpired { .. }) => 3,
-        Ok(Endorsed { revocation: Revocation::Checked, .. }) => 4,
-        Err(ChainError::Revoked(_)) => 5,
+        Err(ChainError::NoLink(_)) => 1,
+        Err(ChainError::Expired { .. }) => 2,
+        Ok(Endorsed { revocation: Revocation::NoList, .. }) => 3,
+        Err(ChainError::ListExpired { .. }) => 4,
+        Ok(Endorsed { revocation: Revocation::Checked, .. }) => 5,
+        Err(ChainError::Revoked(_)) => 6,
     };
     let nearest = roots.map(|root| root.verify(vek, der, link, at)).max_by_key(nearness);
     nearest.ok_or(SnpError::NoRoot(vek.product))?.map_err(SnpError::from)
