@@ -4,10 +4,11 @@
 
 use std::sync::LazyLock;
 
-use inwit_authority::evidence::{AppraisalPolicy, Endorsements, authenticate};
+use inwit_authority::evidence::{AppraisalPolicy, Endorsements, Judged, authenticate};
 use inwit_fuzz::simulated::{CHIP, amd, policy};
 use inwit_fuzz::{NOW, vector};
 use inwit_protocol::evidence::{AgentRegister, Evidence, Platform};
+use inwit_protocol::refusal::Refusal;
 use libfuzzer_sys::fuzz_target;
 
 /// Bytes before the signature.
@@ -32,10 +33,7 @@ fn first() -> Vec<Vec<u8>> {
     simulated.into_iter().chain(real.map(|path| body(&vector(path)))).collect()
 }
 
-fuzz_target!(init: inwit_fuzz::begin_with(first()), |input: &[u8]| {
-    if input.len() > SIGNED {
-        return;
-    }
+fn judge(input: &[u8]) -> Result<Judged, Refusal> {
     let evidence = Evidence {
         platform: Platform::Snp,
         quote: CHIP.sign(input.to_vec()).expect("a signature").to_vec(),
@@ -44,9 +42,15 @@ fuzz_target!(init: inwit_fuzz::begin_with(first()), |input: &[u8]| {
         agent_register: AgentRegister::Absent,
     };
     let (by, policy) = &*JUDGED_BY;
-    let Ok(authentic) = authenticate(&evidence, by, NOW) else { return };
+    authenticate(&evidence, by, NOW)?.judge(policy)
+}
+
+fuzz_target!(init: inwit_fuzz::begin_inside(first(), |input| judge(input).is_ok()), |input: &[u8]| {
+    if input.len() > SIGNED {
+        return;
+    }
     let number = |at: usize| input.get(at..at + 4).map_or([0; 4], |bytes| bytes.try_into().expect("four bytes"));
-    if authentic.judge(policy).is_ok() {
+    if judge(input).is_ok() {
         assert_eq!(u32::from_le_bytes(number(8)) & (1 << 18 | 1 << 19), 0, "a debuggable or migratable guest");
         assert_eq!(number(0x30), [0; 4], "another VMPL");
     }

@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use inwit_authority::evidence::{AppraisalPolicy, Endorsements, TdxPart, TdxRoot, authenticate};
+use inwit_authority::evidence::{AppraisalPolicy, Endorsements, Judged, TdxPart, TdxRoot, authenticate};
 use inwit_fuzz::simulated::{TD, policy};
 use inwit_fuzz::{NOW, joined, parts, vector};
 use inwit_protocol::evidence::{AgentRegister, Evidence, Platform};
@@ -28,12 +28,12 @@ fn first() -> Vec<Vec<u8>> {
     ]
 }
 
-fuzz_target!(init: inwit_fuzz::begin_with(first()), |input: &[u8]| {
+fn judge(input: &[u8]) -> Option<Judged> {
     let [identity, info] = parts(input).map(std::str::from_utf8);
-    let (Ok(identity), Ok(info)) = (identity, info) else { return };
+    let (identity, info) = (identity.ok()?, info.ok()?);
     let collateral = TD.collateral_that_says(info.to_owned(), identity.to_owned()).expect("signatures");
     let collateral = serde_json::to_vec(&collateral).expect("text");
-    let Ok(root) = TdxRoot::new(TD.root.root_der(), &[TdxPart::Collateral(&collateral)]) else { return };
+    let root = TdxRoot::new(TD.root.root_der(), &[TdxPart::Collateral(&collateral)]).ok()?;
     let by = Endorsements { tdx: vec![root], ..Endorsements::default() };
     let evidence = Evidence {
         platform: Platform::Tdx,
@@ -42,5 +42,9 @@ fuzz_target!(init: inwit_fuzz::begin_with(first()), |input: &[u8]| {
         event_log: vec![],
         agent_register: AgentRegister::Rtmr(3),
     };
-    let _ = authenticate(&evidence, &by, NOW).map(|authentic| authentic.judge(&POLICY));
+    authenticate(&evidence, &by, NOW).ok()?.judge(&POLICY).ok()
+}
+
+fuzz_target!(init: inwit_fuzz::begin_inside(first(), |input| judge(input).is_some()), |input: &[u8]| {
+    let _ = judge(input);
 });

@@ -5,11 +5,12 @@
 
 use std::sync::LazyLock;
 
-use inwit_authority::evidence::{AppraisalPolicy, Endorsements, authenticate};
+use inwit_authority::evidence::{AppraisalPolicy, Endorsements, Judged, authenticate};
 use inwit_fuzz::simulated::{TD, intel, policy};
 use inwit_fuzz::{NOW, joined, parts, vector};
 use inwit_measurements::eventlog::encode_ccel;
 use inwit_protocol::evidence::{AgentRegister, Evidence, Platform};
+use inwit_protocol::refusal::Refusal;
 use inwit_tests::hardware::intel::QuoteVersion;
 use libfuzzer_sys::fuzz_target;
 
@@ -35,11 +36,8 @@ fn first() -> Vec<Vec<u8>> {
     ]
 }
 
-fuzz_target!(init: inwit_fuzz::begin_with(first()), |input: &[u8]| {
+fn judge(input: &[u8]) -> Result<Judged, Refusal> {
     let [data, log, signed] = parts(input);
-    if signed.len() > QuoteVersion::V5Td15.signed_len() {
-        return;
-    }
     let evidence = Evidence {
         platform: Platform::Tdx,
         quote: TD.sign(signed.to_vec(), data).expect("a signature"),
@@ -48,8 +46,15 @@ fuzz_target!(init: inwit_fuzz::begin_with(first()), |input: &[u8]| {
         agent_register: AgentRegister::Rtmr(3),
     };
     let (by, policy) = &*JUDGED_BY;
-    let Ok(authentic) = authenticate(&evidence, by, NOW) else { return };
-    if authentic.judge(policy).is_ok() {
+    authenticate(&evidence, by, NOW)?.judge(policy)
+}
+
+fuzz_target!(init: inwit_fuzz::begin_inside(first(), |input| judge(input).is_ok()), |input: &[u8]| {
+    let [_, _, signed] = parts(input);
+    if signed.len() > QuoteVersion::V5Td15.signed_len() {
+        return;
+    }
+    if judge(input).is_ok() {
         // Byte 0 of TDATTRIBUTES holds DEBUG and what else makes a TD untrusted (TDX module ABI 348551).
         let body = if signed.first() == Some(&4) { 48 } else { 54 };
         assert_eq!(signed[body + 120], 0, "a debuggable TD");

@@ -57,6 +57,13 @@ pub fn begin_with(inputs: impl IntoIterator<Item = Vec<u8>>) {
     }
 }
 
+/// The same for a target that signs its inputs: the first of them has to be acceptable, or all others would be stopped at
+/// the same door.
+pub fn begin_inside(inputs: Vec<Vec<u8>>, acceptable: impl Fn(&[u8]) -> bool) {
+    assert!(inputs.first().is_some_and(|input| acceptable(input)), "the first input is not acceptable");
+    begin_with(inputs);
+}
+
 /// A file of the vectors; empty when it is not there.
 pub fn vector(path: &str) -> Vec<u8> {
     let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
