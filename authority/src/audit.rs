@@ -46,7 +46,7 @@ pub enum Event {
     Refused {
         /// The refusal's code.
         code: String,
-        /// Its cause, as the guest was told it.
+        /// Its cause. The guest may have been told less: what was measured stays here.
         cause: String,
     },
     /// So many refusals came too fast to be listed one by one.

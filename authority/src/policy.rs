@@ -70,7 +70,7 @@ pub struct TcbFile {
     pub snp: u8,
     /// Microcode.
     pub microcode: u8,
-    /// Turin only: firmware of the secure module.
+    /// Turin only: first mutable code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fmc: Option<u8>,
 }
@@ -271,8 +271,9 @@ impl PolicyFile {
         }
     }
 
-    /// SHA-256 of everything that it demands, in one spelling: the name by which Attestation Results refer to it. Two files
-    /// that demand the same have the same digest.
+    /// SHA-256 of every key and value as the file has them, whatever the layout and the comments: the name by which
+    /// Attestation Results refer to it. Of two files with one digest both demand the same; a list in another order or a
+    /// product in another spelling makes another digest of the same demand.
     pub fn digest(&self) -> [u8; 32] {
         // Numbers, strings and ordered maps always serialise; the digest of nothing would name no policy.
         sha256(&serde_json::to_vec(self).unwrap_or_default())
@@ -289,7 +290,10 @@ impl PolicyFile {
         for (name, tcb) in &self.snp.minimum_tcb {
             let product = Product::from_name(name).ok_or_else(|| wrong(format!("{name} is no product")))?;
             let TcbFile { boot_loader, tee, snp, microcode, fmc } = *tcb;
-            minimum_tcb.insert(product, SnpTcb { boot_loader, tee, snp, microcode, fmc });
+            // Milan and milan are two keys and one product.
+            if minimum_tcb.insert(product, SnpTcb { boot_loader, tee, snp, microcode, fmc }).is_some() {
+                return Err(wrong(format!("minimum_tcb names {product} twice")));
+            }
         }
         let status =
             |name: &String| TcbStatus::from_text(name).ok_or_else(|| wrong(format!("{name} is no TCB status")));
@@ -356,6 +360,19 @@ mod tests {
             let error = with("host_data = \"any\"", bad).unwrap_err();
             assert!(error.contains("host_data") || error.contains("any"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_product_named_twice_is_refused_whatever_its_spelling() {
+        let tcb = |snp| TcbFile { boot_loader: 4, tee: 0, snp, microcode: 219, fmc: None };
+        let named = |names: &[(&str, u8)]| {
+            let mut policy = PolicyFile::strict();
+            policy.snp.minimum_tcb = names.iter().map(|(name, snp)| ((*name).to_owned(), tcb(*snp))).collect();
+            policy.with(vec![]).map(|_| ()).map_err(|refusal| refusal.cause)
+        };
+        assert_eq!(named(&[("milan", 24)]), Ok(()));
+        assert_eq!(named(&[("Milan", 24), ("genoa", 24)]), Ok(()));
+        assert!(named(&[("Milan", 24), ("milan", 0)]).unwrap_err().contains("names Milan twice"));
     }
 
     #[test]

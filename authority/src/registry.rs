@@ -4,7 +4,8 @@
 
 use crate::fault::Fault;
 use crate::files;
-use inwit_measurements::reference::ReferenceValues;
+use inwit_measurements::Digest;
+use inwit_measurements::reference::{Measured, ReferenceValues};
 use inwit_protocol::identity::WorkloadIdentifier;
 use inwit_protocol::primitives::sha256;
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,24 @@ pub struct Entry {
     pub digest: [u8; 32],
 }
 
+/// PCRs by number, as a set of Reference Values names them.
+type Pcrs = BTreeMap<u8, Digest<32>>;
+
+/// The PCRs of a set that names any, and what stands beside them: the platform and what its TEE measured.
+fn pcrs(measured: &Measured) -> Option<((&'static str, Option<&Digest<48>>), &Pcrs)> {
+    match measured {
+        Measured::Vtpm { pcrs } => Some((("vtpm", None), pcrs)),
+        Measured::AzureSnp { launch_digest, pcrs } => Some((("azure-snp", Some(launch_digest)), pcrs)),
+        Measured::AzureTdx { mrtd, pcrs } => Some((("azure-tdx", Some(mrtd)), pcrs)),
+        Measured::Snp { .. } | Measured::Tdx { .. } => None,
+    }
+}
+
+/// Whether one machine can have the PCRs of both: those that both name are equal.
+fn may_both_match(one: &Pcrs, other: &Pcrs) -> bool {
+    one.iter().all(|(number, digest)| other.get(number).is_none_or(|same| same == digest))
+}
+
 /// All registered workloads, read at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Registry(Vec<Entry>);
@@ -109,12 +128,14 @@ impl Registry {
         Ok(Entry { workload, identifier, digest: sha256(text.as_bytes()) })
     }
 
-    /// One measurement with one agent maps to one workload, or to none.
+    /// One measurement with one agent maps to one workload, or to none. Sets of PCRs need not be equal for that: what one
+    /// names beyond the other does not keep a measurement from matching both.
     fn check_unambiguous(&self) -> Result<(), Fault> {
         if self.0.len() > MAX_WORKLOADS {
             return Err(Fault::new(format!("more than {MAX_WORKLOADS} workloads")));
         }
         let mut seen = BTreeSet::new();
+        let mut alike: BTreeMap<String, Vec<(&str, &Pcrs)>> = BTreeMap::new();
         for entry in &self.0 {
             for values in &entry.workload.reference_values {
                 let key = serde_json::to_string(&(&values.agent, &values.measured))
@@ -122,6 +143,19 @@ impl Registry {
                 if !seen.insert(key) {
                     return Err(Fault::of(&entry.workload.name, "its reference values stand in the registry twice"));
                 }
+                let Some((beside, pcrs)) = pcrs(&values.measured) else { continue };
+                let key =
+                    serde_json::to_string(&(&values.agent, beside)).map_err(|error| Fault::of(&values.name, error))?;
+                let others = alike.entry(key).or_default();
+                if let Some((other, _)) = others.iter().find(|(_, others)| may_both_match(others, pcrs)) {
+                    let cause = format_args!(
+                        "reference values {} match wherever those of {other} with the same agent do: no PCR that both \
+                         name differs",
+                        values.name
+                    );
+                    return Err(Fault::of(&entry.workload.name, cause));
+                }
+                others.push((&entry.workload.name, pcrs));
             }
         }
         Ok(())
@@ -180,5 +214,71 @@ impl Registry {
         });
         others.check_unambiguous()?;
         files::replace(&folder.join(format!("{}.toml", workload.name)), text.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inwit_measurements::reference::AgentReference;
+
+    fn workload(name: &str, agent: u8, measured: Measured) -> Workload {
+        let digest = |byte| Digest::from([byte; 32]);
+        let agent = AgentReference { executable: digest(agent), configuration: digest(2) };
+        Workload {
+            name: name.to_owned(),
+            identifier: format!("spiffe://demo.example/{name}"),
+            secrets: vec![],
+            lifetime_seconds: 600,
+            attributes: BTreeMap::new(),
+            reference_values: vec![ReferenceValues { name: "1".to_owned(), agent, measured }],
+        }
+    }
+
+    fn pcrs(values: &[(u8, u8)]) -> Pcrs {
+        values.iter().map(|(number, byte)| (*number, Digest::from([*byte; 32]))).collect()
+    }
+
+    /// Why a second workload beside a first one is not taken.
+    fn refused(first: &Measured, agent: u8, second: Measured) -> Option<String> {
+        let folder = tempfile::tempdir().unwrap();
+        Registry::write(folder.path(), &workload("a", 1, first.clone())).unwrap();
+        let outcome = Registry::write(folder.path(), &workload("b", agent, second));
+        assert_eq!(Registry::load(folder.path()).unwrap().entries().len(), 1 + usize::from(outcome.is_ok()));
+        outcome.err().map(|fault| fault.to_string())
+    }
+
+    #[test]
+    fn of_two_workloads_no_machine_can_match_both() {
+        let boot = [(0, 1), (4, 2), (7, 3), (9, 4)];
+        let more = [&boot[..], &[(11, 5)]].concat();
+        let tpm = |values: &[(u8, u8)]| Measured::Vtpm { pcrs: pcrs(values) };
+        let snp = |launch, values: &[(u8, u8)]| Measured::AzureSnp {
+            launch_digest: Digest::from([launch; 48]),
+            pcrs: pcrs(values),
+        };
+        let tdx = |mrtd, values: &[(u8, u8)]| Measured::AzureTdx { mrtd: Digest::from([mrtd; 48]), pcrs: pcrs(values) };
+        for (first, second) in [
+            (tpm(&boot), tpm(&more)),
+            (tpm(&more), tpm(&boot)),
+            (tpm(&[&boot[..], &[(12, 5)]].concat()), tpm(&more)),
+            (snp(1, &boot), snp(1, &more)),
+            (tdx(1, &boot), tdx(1, &more)),
+        ] {
+            let cause = refused(&first, 1, second.clone()).unwrap();
+            assert!(cause.contains("match wherever those of a "), "{cause}");
+            assert_eq!(refused(&first, 9, second), None, "another agent");
+        }
+        let other = [(0, 1), (4, 2), (7, 3), (9, 9), (11, 5)];
+        for (first, second) in [
+            (tpm(&boot), tpm(&other)),
+            (snp(1, &boot), snp(1, &other)),
+            (snp(1, &boot), snp(2, &more)),
+            (tdx(1, &boot), tdx(2, &more)),
+            (snp(1, &boot), tdx(1, &more)),
+            (tpm(&boot), snp(1, &more)),
+        ] {
+            assert_eq!(refused(&first, 1, second), None);
+        }
     }
 }

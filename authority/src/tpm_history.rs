@@ -4,8 +4,9 @@
 //!
 //! Within one reset count a TPM has never lost power without saving its clock, so restart count and clock only grow, whatever
 //! the safe flag says. At a higher reset count the clock may lie behind, by what was not saved before power was lost; the
-//! TPM then says that it is not safe. If it says that it is, a clock behind the highest one gives a put-back state away that
-//! was reset until its count had caught up.
+//! TPM then says that it is not safe. No TPM leaves more than 2^22 ms unsaved, however often power was lost, so that a
+//! clock further behind the highest one, or behind at all in a TPM that says that it is safe, gives a put-back state away
+//! that was reset until its count had caught up. Within those 70 minutes such a state is not told from a loss of power.
 //!
 //! A running TPM's clock counts real time, and stands still while its machine does. Between two grants of one start it can
 //! therefore not gain more than the authority's clock did; one that gained more is another TPM of the same state.
@@ -29,6 +30,9 @@ use std::fmt;
 const TOLERANCE: u64 = 60_000;
 /// of each hundred parts that pass, as far as a TPM's clock may be off (TPM 2.0 library part 1, "Clock").
 const PERCENT: u64 = 15;
+/// Milliseconds of Clock that a TPM may not have saved when it loses power: it writes it to NV memory at least every 2^22
+/// (TPM 2.0 library part 1, "Clock").
+const UNSAVED: u64 = 1 << 22;
 
 /// What an appraised quote says of its TPM's age.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,8 +133,17 @@ impl Reached {
                 self.ahead(moment, time)?;
             }
         }
-        if moment.clock_safe {
-            behind(Conflict::Clock, self.highest_clock, moment.clock)?;
+        let least = match moment.clock_safe {
+            true => self.highest_clock,
+            false => self.highest_clock.saturating_sub(UNSAVED),
+        };
+        if moment.clock < least {
+            return Err(RolledBack {
+                key: moment.key,
+                what: Conflict::Clock,
+                reached: self.highest_clock,
+                stated: moment.clock,
+            });
         }
         Ok(Self { highest_clock: self.highest_clock.max(moment.clock), ..Self::first(moment, time) })
     }
@@ -255,6 +268,22 @@ mod tests {
             reached.then(&moment(3, 2, clock, true), 50_000).is_ok(),
             "another start, maybe with a clock put forward"
         );
+    }
+
+    #[test]
+    fn a_loss_of_power_excuses_no_more_than_a_tpm_may_leave_unsaved() {
+        let reached = Reached::first(&moment(3, 0, 1 << 30, true), 1);
+        let behind = |by: u64, safe| reached.then(&moment(9, 0, (1 << 30) - by, safe), 2);
+        assert!(behind(UNSAVED, false).is_ok());
+        assert!(behind(UNSAVED, true).is_err());
+        // Put back, and reset without an orderly end until the count had caught up.
+        let refused = behind(UNSAVED + 1, false).unwrap_err();
+        assert_eq!((refused.what, refused.reached), (Conflict::Clock, 1 << 30));
+        assert!(reached.then(&moment(9, 0, 10, false), 3).is_err());
+        // What was accepted in between does not lower the bound.
+        let later = behind(UNSAVED, false).unwrap();
+        assert!(later.then(&moment(10, 0, (1 << 30) - UNSAVED - 1, false), 3).is_err());
+        assert!(later.then(&moment(10, 0, (1 << 30) - UNSAVED, false), 3).is_ok());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! binding with the connection that it came over, has the Evidence authenticated and appraised, and maps what was measured
 //! to an identity. It issues nothing and releases nothing.
 
-use crate::evidence::{Endorsements, authenticate};
+use crate::evidence::{AppraisalPolicy, Endorsements, authenticate};
 use crate::policy::PolicyFile;
 use crate::registry::Registry;
 use crate::tpm_history::TpmMoment;
@@ -46,6 +46,8 @@ pub struct Verifier {
     endorsements: Endorsements,
     registry: Registry,
     policy: PolicyFile,
+    /// The policy with the registry's Reference Values, or why they do not go together: then every request is refused.
+    demands: Result<AppraisalPolicy, Refusal>,
     /// Seconds that a result may be acted on.
     result_seconds: u64,
     audience: String,
@@ -61,19 +63,15 @@ impl Verifier {
         result_seconds: u64,
         audience: String,
     ) -> Self {
-        Self { key, endorsements, registry, policy, result_seconds, audience }
+        let demands = policy.with(registry.reference_values());
+        Self { key, endorsements, registry, policy, demands, result_seconds, audience }
     }
 
     /// The same Verifier without the workloads whose file is gone from `folder`.
     pub(crate) fn without_removed(&self, folder: &Path) -> Self {
-        Self {
-            key: Arc::clone(&self.key),
-            endorsements: self.endorsements.clone(),
-            registry: self.registry.without_removed(folder),
-            policy: self.policy.clone(),
-            result_seconds: self.result_seconds,
-            audience: self.audience.clone(),
-        }
+        let (key, registry) = (Arc::clone(&self.key), self.registry.without_removed(folder));
+        let (endorsements, policy) = (self.endorsements.clone(), self.policy.clone());
+        Self::new(key, endorsements, registry, policy, self.result_seconds, self.audience.clone())
     }
 
     /// The registry that it maps with.
@@ -108,8 +106,8 @@ impl Verifier {
             return Err(Refusal::new(RefusalCode::Unsupported, "this request is to certify the guest's own key"));
         }
         let bound = authenticate(&request.evidence, &self.endorsements, now)?.bound_to(&request.binding)?;
-        let policy = self.policy.with(self.registry.reference_values())?;
-        let appraised = bound.appraise(&policy, &binding.agent)?;
+        let demands = self.demands.as_ref().map_err(Refusal::clone)?;
+        let appraised = bound.appraise(demands, &binding.agent)?;
         let entry = self
             .registry
             .entry_of(appraised.reference_values())
