@@ -245,9 +245,19 @@ fn asserted(vector: &TrustworthinessVector) -> BTreeMap<String, i8> {
 }
 
 #[cfg(test)]
+#[allow(dead_code, missing_docs, unreachable_pub, reason = "shared with the tests of Evidence, which use more of it")]
+#[path = "../tests/evidence_support/tpm.rs"]
+mod simulated_tpm;
+
+#[cfg(test)]
 mod tests {
+    use super::simulated_tpm::Tpm;
     use super::*;
-    use inwit_protocol::identity::TrustDomain;
+    use crate::registry::{Registry, Workload};
+    use inwit_measurements::Digest;
+    use inwit_measurements::reference::{AgentReference, Measured, ReferenceValues};
+    use inwit_protocol::binding::{Agent, Binding, Purpose};
+    use inwit_protocol::identity::{TrustDomain, WorkloadIdentifier};
 
     fn authority() -> (tempfile::TempDir, State, Authority) {
         let folder = tempfile::tempdir().unwrap();
@@ -288,6 +298,75 @@ mod tests {
         again.store.record(Event::ClockAccepted, now().unwrap()).unwrap();
         drop(again);
         assert_eq!(code(&Authority::open(&state).unwrap().answer(b"", asked())), RefusalCode::Malformed);
+    }
+
+    fn agent() -> Agent {
+        Agent { name: "inwit-guest".into(), version: "1".into(), executable: [0xa1; 32], configuration: [0xc2; 32] }
+    }
+
+    /// Enrols the TPM's key and registers what it booted.
+    fn enrol(state: &State, tpm: &Tpm) {
+        let keys = state.endorsement_folder().join("vtpm");
+        std::fs::create_dir_all(&keys).unwrap();
+        std::fs::write(keys.join("attestation-keys"), hex(&tpm.pin())).unwrap();
+        let pcr = |pcr: u8| (pcr, Digest::from_bytes(tpm.pcrs[usize::from(pcr)]));
+        let values = ReferenceValues {
+            name: "1.4".into(),
+            agent: AgentReference {
+                executable: agent().executable.into(),
+                configuration: agent().configuration.into(),
+            },
+            measured: Measured::Vtpm { pcrs: [0, 4, 7, 9].map(pcr).into() },
+        };
+        let workload = Workload {
+            name: "payments".into(),
+            identifier: "spiffe://demo.example/payments".into(),
+            secrets: vec![],
+            lifetime_seconds: 600,
+            attributes: [].into(),
+            reference_values: vec![values],
+        };
+        Registry::write(&state.workloads(), &workload).unwrap();
+    }
+
+    /// A new connection of the machine with that TPM.
+    fn asks(authority: &Authority, tpm: &Tpm) -> Reply {
+        let (key, random) = (SigningKey::generate(&SystemRandom::new()).unwrap(), SystemRandom::new());
+        let nonce = sha256(key.public().point());
+        let credential_key = key.public().clone();
+        let binding =
+            Binding { purpose: Purpose::CertifyKey, nonce, credential_key, encapsulation_key: None, agent: agent() };
+        let binding = binding.make(&key, &random).unwrap();
+        let evidence = tpm.evidence(&binding);
+        let identifier = WorkloadIdentifier::parse("spiffe://demo.example/payments").unwrap();
+        let request = AcquireRequest { binding, evidence, identifier }.encode();
+        authority.answer(&request, Outstanding::of_connection(nonce, key.public().clone()))
+    }
+
+    #[test]
+    fn a_tpm_whose_state_was_put_back_is_granted_nothing_until_it_is_forgotten() {
+        let (_folder, state, authority) = authority();
+        let mut tpm = Tpm::booted(&agent());
+        enrol(&state, &tpm);
+        assert_eq!(authority.reload().unwrap(), 1);
+        let granted = |tpm: &Tpm| match asks(&authority, tpm) {
+            Reply::Granted(_) => Ok(()),
+            Reply::Refused(refusal) => Err(refusal),
+        };
+        assert_eq!(granted(&tpm), Ok(()));
+        tpm.reset_count = 4;
+        assert_eq!(granted(&tpm), Ok(()));
+        tpm.reset_count = 3;
+        let refusal = granted(&tpm).unwrap_err();
+        assert_eq!(refusal.code, RefusalCode::TpmRolledBack, "{refusal}");
+        assert!(refusal.cause.contains(&hex(&tpm.pin())) && refusal.to_string().contains("tpm forget"), "{refusal}");
+        let events = |kind: &str| {
+            let records = authority.store.audit_records().unwrap();
+            records.iter().filter(|record| String::from_utf8_lossy(record).contains(kind)).count()
+        };
+        assert_eq!((events("\"event\":\"granted\""), events("\"event\":\"refused\"")), (2, 1));
+        assert!(authority.store.forget_tpm(&tpm.pin(), now().unwrap()).unwrap());
+        assert_eq!(granted(&tpm), Ok(()));
     }
 
     #[test]

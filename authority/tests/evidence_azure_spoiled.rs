@@ -7,7 +7,8 @@ mod evidence_support;
 use std::io::Write;
 use std::path::Path;
 
-use evidence_support::azure::{self, SNP, TDX, collected, public_key, time_of};
+use evidence_support::azure::{self, SNP, TDX, collected, time_of};
+use evidence_support::tpm::public_key;
 use evidence_support::{refused, snp, vectors_or_say};
 use inwit_authority::evidence::{Claims, Endorsements, authenticate};
 use inwit_protocol::azure::AzureQuote;

@@ -280,7 +280,7 @@ fn two_other_readings_of_the_same_reports_agree() {
         };
         assert_eq!(report[offset..offset + 32], library.var_data_sha256());
         let modulus = serde_json::to_value(library.ak_pub().unwrap()).unwrap()["n"].as_str().unwrap().to_owned();
-        let der = evidence_support::azure::public_key(&azure::base64(&modulus));
+        let der = evidence_support::tpm::public_key(&azure::base64(&modulus));
         if let Some(key) = key {
             assert_eq!(inwit_protocol::primitives::sha256(&der), key);
             verified += 1;
@@ -309,7 +309,7 @@ fn openssl_finds_the_same_signatures_good() {
             std::fs::write(&path, bytes).unwrap();
             path
         };
-        let key = file("key.der", &evidence_support::azure::public_key(&azure::base64(&modulus)));
+        let key = file("key.der", &evidence_support::tpm::public_key(&azure::base64(&modulus)));
         let (signature, message) = (file("signature", &tpm.signature), file("message", &message));
         let output = Command::new("openssl")
             .args(["dgst", "-sha256", "-keyform", "DER", "-verify"])

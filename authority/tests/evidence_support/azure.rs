@@ -225,14 +225,6 @@ pub fn key_digest(pem: &[u8]) -> [u8; 32] {
     sha256(&certificate(pem))
 }
 
-/// SubjectPublicKeyInfo in DER of an RSA key of 2,048 bits with exponent 65,537.
-pub fn public_key(modulus: &[u8]) -> Vec<u8> {
-    use super::der::{bits, oid, seq, tlv};
-    let number = tlv(2, &[&[0], modulus].concat());
-    let algorithm = seq(&[&oid(&[1, 2, 840, 113_549, 1, 1, 1]), &[5, 0]]);
-    seq(&[&algorithm, &bits(&seq(&[&number, &tlv(2, &[1, 0, 1])]))])
-}
-
 /// A TDREPORT that says what a quote of `td` says, with a MAC that nobody can check.
 pub fn td_report(td: &super::intel::Td) -> Vec<u8> {
     let tcb = [&[0xff, 1, 3, 0, 0, 0, 0, 0][..], &[0; 231]].concat();

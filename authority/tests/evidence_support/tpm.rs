@@ -9,8 +9,6 @@ use inwit_protocol::primitives::{PublicKey, sha256};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 
-use super::azure::public_key;
-
 /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, restricted, sign.
 pub const AK_ATTRIBUTES: u32 = 0x0005_0072;
 pub const EVENT_TAG: u32 = 6;
@@ -31,6 +29,8 @@ pub struct Tpm {
     pub pcrs: [[u8; 32]; 24],
     /// Selection as TPML_PCR_SELECTION.
     pub selection: Vec<u8>,
+    /// How often it was reset.
+    pub reset_count: u32,
     log: Vec<u8>,
 }
 
@@ -52,7 +52,7 @@ impl Tpm {
         let mut pcrs = [[0; 32]; 24];
         pcrs[17..23].fill([0xff; 32]);
         let selection = vec![0, 0, 0, 1, 0, 0x0b, 3, 0xff, 0xff, 0xff];
-        let mut tpm = Self { key, attributes: AK_ATTRIBUTES, pcrs, selection, log: log_header() };
+        let mut tpm = Self { key, attributes: AK_ATTRIBUTES, pcrs, selection, reset_count: 3, log: log_header() };
         for (pcr, what) in [(0, "firmware"), (7, "secure boot"), (4, "kernel"), (9, "initramfs")] {
             tpm.measure(pcr, EVENT_TAG, what.as_bytes());
         }
@@ -112,7 +112,7 @@ impl Tpm {
     pub fn attest(&self, extra: &[u8]) -> Vec<u8> {
         let name = [&[0, 34, 0, 0x0b][..], &[7; 32]].concat();
         let extra_length = u16::try_from(extra.len()).unwrap().to_be_bytes();
-        let clock = [&1_000u64.to_be_bytes()[..], &3u32.to_be_bytes(), &1u32.to_be_bytes(), &[1]].concat();
+        let clock = [&1_000u64.to_be_bytes()[..], &self.reset_count.to_be_bytes(), &1u32.to_be_bytes(), &[1]].concat();
         let digest = sha256(self.pcrs.as_flattened());
         [
             &[0xff, 0x54, 0x43, 0x47, 0x80, 0x18][..],
@@ -186,4 +186,14 @@ fn modulus(key: &RsaKeyPair) -> Vec<u8> {
 pub fn rsa_public(scheme: u16, attributes: u32, modulus: &[u8]) -> Vec<u8> {
     let parameters = [0x0010, scheme, 0x000b, 2_048].map(u16::to_be_bytes).concat();
     [&[0, 1, 0, 0x0b], &attributes.to_be_bytes()[..], &[0, 0], &parameters, &[0; 4], &[1, 0], modulus].concat()
+}
+
+/// SubjectPublicKeyInfo in DER of an RSA key of 2,048 bits with exponent 65,537.
+pub fn public_key(modulus: &[u8]) -> Vec<u8> {
+    // SEQUENCE of rsaEncryption and a BIT STRING around SEQUENCE of modulus, with a zero before it, and exponent.
+    let head = [
+        &[0x30, 0x82, 1, 0x22, 0x30, 0x0d, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0][..],
+        &[3, 0x82, 1, 0x0f, 0, 0x30, 0x82, 1, 0x0a, 2, 0x82, 1, 1, 0],
+    ];
+    [&head.concat(), modulus, &[2, 3, 1, 0, 1]].concat()
 }

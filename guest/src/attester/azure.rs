@@ -32,11 +32,12 @@ pub struct Azure {
 }
 
 impl Azure {
-    /// Looks for the paravisor's report in a TPM, and gives the TPM back if there is none.
+    /// Looks for a report of a paravisor in a TEE, and gives the TPM back if there is none: no index, another vendor's, or a
+    /// report from outside of a TEE. The TPM is then a plain one, which nobody calls confidential.
     pub(super) fn find(vtpm: Vtpm, quote_service: Option<&Address>) -> Result<Result<Self, Vtpm>, Refusal> {
         let mut tpm = vtpm.open()?;
         let Some(report) = report(&mut tpm)? else { return Ok(Err(vtpm)) };
-        let platform = platform(&report)?;
+        let Some(platform) = platform(&report) else { return Ok(Err(vtpm)) };
         Ok(Ok(Self { vtpm, platform, quote_service: quote_service.cloned() }))
     }
 
@@ -54,7 +55,7 @@ impl Azure {
         agent_register: AgentRegister,
     ) -> Result<Evidence, Refusal> {
         let mut tpm = self.vtpm.open()?;
-        let hcl_report = report(&mut tpm)?.filter(|report| platform(report) == Ok(self.platform));
+        let hcl_report = report(&mut tpm)?.filter(|report| platform(report) == Some(self.platform));
         let hcl_report = hcl_report.ok_or_else(|| failed("the paravisor's report is gone, or another one"))?;
         let td_quote = self.td_quote(&hcl_report)?;
         let (attest, signature) = tpm.quote(ATTESTATION_KEY, &qualifying_data(binding)).map_err(failed)?;
@@ -82,12 +83,12 @@ impl Azure {
     }
 }
 
-/// The report as NV memory holds it, or nothing where there is no such index. The paravisor may renew it between two
+/// The report as NV memory holds it, or nothing where there is no index that could hold one. The paravisor may renew it between two
 /// commands: it is read until two readings agree.
 fn report(tpm: &mut Tpm) -> Result<Option<Vec<u8>>, Refusal> {
     let Some(size) = tpm.nv_size(REPORT_INDEX).map_err(failed)? else { return Ok(None) };
     if usize::from(size) > HCL_REPORT_LIMIT {
-        return Err(failed(format_args!("a paravisor's report of {size} bytes")));
+        return Ok(None);
     }
     let mut before = tpm.nv_read(REPORT_INDEX, size).map_err(failed)?;
     for _ in 0..TRIES {
@@ -100,16 +101,14 @@ fn report(tpm: &mut Tpm) -> Result<Option<Vec<u8>>, Refusal> {
     Err(failed(TpmError::Busy))
 }
 
-/// What hardware a report says it is from.
-fn platform(report: &[u8]) -> Result<Platform, Refusal> {
+/// What TEE a report says it is from. None for a VM without one (virtualization-based security, Trusted Launch), for one that
+/// is not known here, and for what is no report.
+fn platform(report: &[u8]) -> Option<Platform> {
     let kind = report.get(REPORT_TYPE..).and_then(|rest| rest.first_chunk()).copied().map(u32::from_le_bytes);
-    match kind.filter(|_| report.starts_with(SIGNATURE)) {
-        Some(2) => Ok(Platform::AzureSnp),
-        Some(4) => Ok(Platform::AzureTdx),
-        Some(other) => {
-            Err(Refusal::new(RefusalCode::Unsupported, format_args!("a paravisor's report of type {other}")))
-        }
-        None => Err(failed("NV index 0x01400001 holds no paravisor's report")),
+    match kind.filter(|_| report.starts_with(SIGNATURE))? {
+        2 => Some(Platform::AzureSnp),
+        4 => Some(Platform::AzureTdx),
+        _ => None,
     }
 }
 
@@ -120,12 +119,11 @@ mod tests {
     #[test]
     fn a_report_says_what_it_is_from() {
         let report = |kind: u32| [&SIGNATURE[..], &[0; 1_220], &kind.to_le_bytes(), &[0; 12]].concat();
-        assert_eq!(platform(&report(2)), Ok(Platform::AzureSnp));
-        assert_eq!(platform(&report(4)), Ok(Platform::AzureTdx));
-        assert_eq!(platform(&report(1)).unwrap_err().code, RefusalCode::Unsupported);
+        assert_eq!(platform(&report(2)), Some(Platform::AzureSnp));
+        assert_eq!(platform(&report(4)), Some(Platform::AzureTdx));
+        assert_eq!((platform(&report(1)), platform(&report(3))), (None, None));
         let mut other = report(2);
         other[0] = 0;
-        assert_eq!(platform(&other).unwrap_err().code, RefusalCode::AttesterFailed);
-        assert_eq!(platform(&report(2)[..1_227]).unwrap_err().code, RefusalCode::AttesterFailed);
+        assert_eq!((platform(&other), platform(&report(2)[..1_227])), (None, None));
     }
 }

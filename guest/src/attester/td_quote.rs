@@ -7,31 +7,30 @@ use crate::channel::connect;
 use crate::config::Address;
 use inwit_protocol::evidence::BLOB_LIMIT;
 use std::io::{self, Read, Write};
-use std::time::Duration;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 /// Bytes of a TDREPORT, and where its REPORTDATA is (Intel TDX Module ABI, TDREPORT_STRUCT).
 pub(super) const TD_REPORT: usize = 1_024;
 const REPORT_DATA: core::ops::Range<usize> = 128..192;
 /// Longest answer, in bytes: a quote of [`BLOB_LIMIT`] in base64 with room for the head.
-const ANSWER_LIMIT: u64 = 49_152;
-/// Longest wait for the connection to move.
+const ANSWER_LIMIT: usize = 49_152;
+/// Longest wait for the whole exchange, however many bytes come now and then.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// The quote over a TDREPORT.
 pub(super) fn quote(service: &Address, report: &[u8]) -> io::Result<Vec<u8>> {
+    let started = Instant::now();
     let mut stream = connect(service)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
     let body = format!("{{\"report\":\"{}\"}}", encode(report));
+    // In version 1.0 no answer comes in chunks.
     let request = format!(
-        "POST /acc/tdquote HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+        "POST /acc/tdquote HTTP/1.0\r\nHost: 169.254.169.254\r\nMetadata: true\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
          Connection: close\r\n\r\n{body}",
         body.len()
     );
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_LIMIT).read_to_end(&mut answer)?;
+    let answer = exchange(&mut stream, request.as_bytes(), || TIMEOUT.checked_sub(started.elapsed()))?;
     let quote = answered(&answer).map_err(io::Error::other)?;
     let offset = match quote.first() {
         Some(4) => TDX_REPORT_DATA_V4,
@@ -43,6 +42,37 @@ pub(super) fn quote(service: &Address, report: &[u8]) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("the quote is not one over the report that was sent"));
     }
     Ok(quote)
+}
+
+/// Sends the request and reads the answer to its end; `left` says how much time there still is.
+fn exchange(stream: &mut UnixStream, request: &[u8], left: impl Fn() -> Option<Duration>) -> io::Result<Vec<u8>> {
+    let left = || left().filter(|left| !left.is_zero()).ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut));
+    let mut rest = request;
+    while !rest.is_empty() {
+        stream.set_write_timeout(Some(left()?))?;
+        let Some(written) = moved(stream.write(rest))? else { continue };
+        rest = rest.get(written..).filter(|_| written > 0).ok_or(io::ErrorKind::WriteZero)?;
+    }
+    let (mut answer, mut part) = (Vec::new(), [0; 4_096]);
+    loop {
+        stream.set_read_timeout(Some(left()?))?;
+        let Some(read) = moved(stream.read(&mut part))? else { continue };
+        answer.extend(part.get(..read).unwrap_or_default());
+        if read == 0 {
+            return Ok(answer);
+        }
+        if answer.len() > ANSWER_LIMIT {
+            return Err(io::Error::other("the answer is too long"));
+        }
+    }
+}
+
+/// How many bytes went; none yet after a wait or a signal, for which the clock is looked at anew.
+fn moved(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
+    match outcome {
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 /// The quote in a whole HTTP answer.
@@ -137,6 +167,30 @@ mod tests {
         assert!(answer("HTTP/1.1 200 OK\r\nContent-Length: 16\r\n", good).is_err(), "two lengths");
         assert!(answered(format!("{OK}\r\n\r\n{good}").as_bytes()).is_err(), "no length");
         assert!(answered(format!("{OK}Content-Length: 99\r\n\r\n{good}").as_bytes()).is_err(), "cut");
+    }
+
+    #[test]
+    fn an_exchange_ends_when_its_time_is_over_though_bytes_still_come() {
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        let dripping = std::thread::spawn(move || while far.write_all(b"x").is_ok() {});
+        // Each look at the clock finds a tenth less of a second.
+        let looks = std::cell::Cell::new(10u64);
+        let left = || {
+            looks.set(looks.get().saturating_sub(1));
+            Some(Duration::from_millis(looks.get() * 100))
+        };
+        assert_eq!(exchange(&mut near, b"request", left).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(near);
+        dripping.join().unwrap();
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        far.write_all(b"an answer").unwrap();
+        far.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(exchange(&mut near, b"request", || Some(TIMEOUT)).unwrap(), b"an answer");
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        let endless = std::thread::spawn(move || while far.write_all(&[b'x'; 4_096]).is_ok() {});
+        assert!(exchange(&mut near, b"request", || Some(TIMEOUT)).unwrap_err().to_string().contains("too long"));
+        drop(near);
+        endless.join().unwrap();
     }
 
     proptest! {

@@ -102,6 +102,10 @@ impl AttestationKey {
     }
 
     /// Verifies a TPMT_SIGNATURE over `message`.
+    ///
+    /// Whoever passes an ECDSA signature on can write it anew without the key: with n−s for s, as TPMs give either; and, where
+    /// a number begins with zeros, in both of its lengths. It signs the same bytes, which are spent with their nonce. An RSA
+    /// signature has one encoding.
     pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), KeyError> {
         let mut fields = Fields::of(signature, SIGNATURE);
         let scheme = (fields.u16_be()?, fields.u16_be()?);
@@ -167,9 +171,10 @@ fn rsa(fields: &mut Fields<'_>) -> Result<(Kind, [u8; 32]), KeyError> {
     Ok((Kind::Rsa(scheme, key), pin))
 }
 
-/// A big-endian number to 32 bytes. A TPM may leave leading zero bytes out.
+/// A big-endian number to 32 bytes. TPMs write all 32, or leave every leading zero byte out; nothing in between is taken.
 fn number(bytes: &[u8]) -> Result<[u8; SCALAR], KeyError> {
-    if bytes.is_empty() || bytes.len() > SCALAR {
+    let padded = bytes.len() < SCALAR && bytes.first() == Some(&0);
+    if bytes.is_empty() || padded || bytes.len() > SCALAR {
         return Err(KeyError::Number);
     }
     let mut out = [0; SCALAR];
@@ -247,6 +252,8 @@ mod tests {
         assert_eq!(AttestationKey::parse(&trailing).err(), Some(KeyError::Field(FieldError::Trailing(PUBLIC))));
         assert_eq!(number(&[1; 33]), Err(KeyError::Number));
         assert_eq!(number(&[]), Err(KeyError::Number));
+        assert_eq!(number(&[[0].as_slice(), &[1; 30]].concat()), Err(KeyError::Number));
+        assert_eq!(number(&[1; 30]), number(&[[0, 0].as_slice(), &[1; 30]].concat()));
     }
 
     proptest! {

@@ -75,7 +75,7 @@ fn request(stream: &mut UnixStream) -> Option<Vec<u8>> {
         let text = std::str::from_utf8(&bytes).ok()?;
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "))?.parse::<usize>().ok()?;
-        if !head.starts_with("POST /acc/tdquote HTTP/1.1\r\n") {
+        if !head.starts_with("POST /acc/tdquote HTTP/1.0\r\n") {
             return None;
         }
         if body.len() >= length {
