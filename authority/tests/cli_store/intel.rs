@@ -171,7 +171,7 @@ fn a_list_that_anybody_can_have_written_stands_in_for_no_other_and_is_told_of() 
 
     let store = without_pck_ca(&intel.collateral);
     assert_eq!(revoked(&store), RefusalCode::EndorsementRevoked);
-    assert_eq!(store.findings(NOW, &[]), [unverified.clone()]);
+    assert_eq!(store.findings(NOW, &[]), std::slice::from_ref(&unverified));
     let planted = planted_list(PCK_CA, None);
     let json = store.import("planted", &planted).json(0);
     assert_eq!((names(&json["taken"]), &json["replaced"]), (vec![PCK_LIST.to_owned()], &serde_json::json!([])));
