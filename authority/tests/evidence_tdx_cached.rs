@@ -7,7 +7,7 @@ use evidence_support::intel::{Intel, NOW, Platform as Chip, Revoked, Td};
 use evidence_support::{evidence, tdx, vectors_or_say};
 use inwit_authority::evidence::{Claims, Endorsements, TdxClaims, TdxPart, TdxRoot, authenticate};
 use inwit_protocol::evidence::Platform;
-use inwit_protocol::refusal::Refusal;
+use inwit_protocol::refusal::{Refusal, RefusalCode};
 
 const DAY: u64 = 86_400;
 
@@ -113,6 +113,26 @@ fn a_root_knows_nothing_of_what_another_has_verified() {
     assert!(claims(&other.quote(&Td::default()), &other.endorsements(), NOW).is_ok());
     assert!(claims(&quote, &other.endorsements(), NOW).is_err());
     assert!(claims(&quote, &by, NOW).is_err());
+}
+
+#[test]
+fn what_another_set_under_the_same_root_revokes_is_revoked_for_a_warm_one() {
+    let intel = Intel::new(&Chip::default());
+    let quote = intel.quote(&Td::default());
+    let good = TdxRoot::new(&intel.root, &[TdxPart::Collateral(&intel.collateral)]).unwrap();
+    let list = intel.list_with_the_chip();
+    let revoking = TdxRoot::new(&intel.root, &[TdxPart::List(&list)]).unwrap();
+    let under = |roots: &[&TdxRoot]| {
+        let tdx = roots.iter().map(|root| TdxRoot::clone(root)).collect();
+        claims(&quote, &Endorsements { tdx, ..Endorsements::default() }, NOW)
+    };
+    let alone = under(&[&good]).unwrap();
+    for _ in 0..2 {
+        for both in [[&good, &revoking], [&revoking, &good]] {
+            assert_eq!(under(&both).unwrap_err().code, RefusalCode::EndorsementRevoked);
+        }
+        assert_eq!(under(&[&good]).as_ref(), Ok(&alone));
+    }
 }
 
 #[test]

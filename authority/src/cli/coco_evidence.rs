@@ -2,6 +2,7 @@
 //! Version 0 has no number and writes bytes as lists of numbers; later ones write hexadecimal and URL-safe base64. A key
 //! that is not known is an error: what travels is looked at. Reads and judges nothing.
 
+use crate::evidence::x509;
 use data_encoding::{BASE64URL, BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
 use inwit_protocol::azure::{AzureQuote, TpmAttestation};
 use inwit_protocol::evidence::Platform;
@@ -106,7 +107,8 @@ fn malformed(cause: impl core::fmt::Display) -> Refusal {
 fn first_snp(evidence: FirstSnp) -> Result<Told, Refusal> {
     let FirstSnp { quote, report, vcek } = evidence;
     let mut blocks = Pem::iter_from_buffer(vcek.as_bytes());
-    let (Some(Ok(vcek)), None) = (blocks.next().filter(is_certificate), blocks.next()) else {
+    let one = (blocks.next().filter(is_certificate), blocks.next());
+    let (true, (Some(Ok(vcek)), None)) = (x509::is_paired_pem(vcek.as_bytes()), one) else {
         return Err(malformed("vcek in the JSON evidence is not one certificate in PEM"));
     };
     let quote = AzureQuote { hcl_report: report, tpm: Some(listed(quote)?), td_quote: None };

@@ -122,6 +122,9 @@ pub(super) fn recognise(bytes: &[u8]) -> Result<Vec<Piece>, NoEndorsement> {
 const PEM_BEGIN: &[u8] = b"-----BEGIN ";
 
 fn pem(bytes: &[u8], begins: usize) -> Result<Vec<Piece>, String> {
+    if !x509::is_paired_pem(bytes) {
+        return Err("not well-formed PEM: a block does not end with the label that it begins with".to_owned());
+    }
     let mut pieces = Vec::new();
     for block in Pem::iter_from_buffer(bytes).take(BLOCK_LIMIT) {
         let block = block.map_err(|error| format!("not well-formed PEM: {error}"))?;

@@ -111,6 +111,28 @@ pub(crate) fn may_issue(certificate: &X509Certificate<'_>) -> Result<(), X509Err
     }
 }
 
+/// Whether every block of PEM in a text ends with the label that it begins with (RFC 7468 §2). The reader of blocks takes
+/// any label at the end, so that one chain could be written in many ways.
+pub(crate) fn is_paired_pem(text: &[u8]) -> bool {
+    let mut open: Option<&[u8]> = None;
+    for line in text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end) {
+        if let Some(label) = open {
+            if let Some(end) = line.strip_prefix(b"-----END ") {
+                if end != label {
+                    return false;
+                }
+                open = None;
+            }
+        } else if let Some(label) = line.strip_prefix(b"-----BEGIN ") {
+            if !label.ends_with(b"-----") {
+                return false;
+            }
+            open = Some(label);
+        }
+    }
+    open.is_none()
+}
+
 /// The common name, if there is exactly one and it is text.
 pub(crate) fn common_name<'a>(name: &'a X509Name<'_>) -> Option<&'a str> {
     let mut names = name.iter_common_name();
@@ -257,4 +279,25 @@ pub(crate) fn minimal(serial: &[u8]) -> &[u8] {
 
 fn seconds(time: ASN1Time) -> Result<u64, X509Error> {
     u64::try_from(time.timestamp()).map_err(|_| X509Error::Date)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_ends_with_the_label_that_it_began_with() {
+        let good = "text\n-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\r\ntext";
+        assert!(is_paired_pem(good.as_bytes()) && is_paired_pem(b"no block"));
+        for (part, instead) in [
+            ("END X509 CRL-----", "END CERTIFICATE-----"),
+            ("END X509 CRL-----", "END x509 CRL-----"),
+            ("END X509 CRL-----", "END X509 CRL----"),
+            ("END X509 CRL-----", "END X509 CRL-----x"),
+            ("\n-----END", "\n----END"),
+            ("BEGIN X509 CRL-----", "BEGIN X509 CRL----- x"),
+        ] {
+            assert!(!is_paired_pem(good.replacen(part, instead, 1).as_bytes()), "{instead}");
+        }
+    }
 }

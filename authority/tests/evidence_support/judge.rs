@@ -1,5 +1,6 @@
 //! Another verifier of TDX quotes, whole: `dcap-qvl`, whose own logic was compared with Intel's library. It is asked for its
-//! verdict only; nothing of what it says enters ours.
+//! verdict only, which is its own: the product reads JSON documents and a PCK certificate's SGX extension with the same
+//! crate's types, so that an error in those would be in both; signatures, paths, dates, levels and statuses are compared.
 
 use dcap_qvl::verify::QuoteVerifier;
 use dcap_qvl::{QuoteCollateralV3, QuotePolicy};

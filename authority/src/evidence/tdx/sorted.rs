@@ -5,11 +5,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use x509_parser::pem::Pem;
 
-use super::documents::hexadecimal;
 use super::issued::Issued;
 use super::parts::{TdxPart, framed, wrong};
 use crate::evidence::endorsements::EndorsementError;
-use crate::evidence::x509::X509Error;
+use crate::evidence::x509::{X509Error, is_paired_pem};
 
 /// Longest part that is read, in bytes; Intel's are about 20 KiB.
 const PART_LIMIT: usize = 1 << 20;
@@ -83,12 +82,12 @@ impl Sorted {
             }
             TdxPart::TcbInfo(json) => {
                 let json: TcbInfoJson<'_> = serde_json::from_slice(json).map_err(wrong("TCB info"))?;
-                let signature = hexadecimal(json.signature, "signature").map_err(wrong("TCB info"))?;
+                let signature = octets_of_signature(json.signature).map_err(wrong("TCB info"))?;
                 self.infos.push((json.document.get().to_owned(), signature));
             }
             TdxPart::QeIdentity(json) => {
                 let json: QeIdentityJson<'_> = serde_json::from_slice(json).map_err(wrong("QE identity"))?;
-                let signature = hexadecimal(json.signature, "signature").map_err(wrong("QE identity"))?;
+                let signature = octets_of_signature(json.signature).map_err(wrong("QE identity"))?;
                 self.identities.push((json.document.get().to_owned(), signature));
             }
             TdxPart::List(der) => self.lists.push(der.to_vec()),
@@ -101,11 +100,11 @@ impl Sorted {
         for chain in [&json.pck_crl_issuer_chain, &json.tcb_info_issuer_chain, &json.qe_identity_issuer_chain] {
             self.certificates.extend(pem(chain).map_err(wrong("issuer chain"))?);
         }
-        self.lists.push(octets(&json.root_ca_crl).ok_or_else(|| wrong("root CRL")("not in hexadecimal"))?);
-        self.lists.push(octets(&json.pck_crl).ok_or_else(|| wrong("PCK CRL")("not in hexadecimal"))?);
-        let signature = hexadecimal(&json.tcb_info_signature, "signature").map_err(wrong("TCB info"))?;
+        self.lists.push(octets(&json.root_ca_crl).ok_or_else(|| wrong("root CRL")("not in lower-case hexadecimal"))?);
+        self.lists.push(octets(&json.pck_crl).ok_or_else(|| wrong("PCK CRL")("not in lower-case hexadecimal"))?);
+        let signature = octets_of_signature(&json.tcb_info_signature).map_err(wrong("TCB info"))?;
         self.infos.push((json.tcb_info, signature));
-        let signature = hexadecimal(&json.qe_identity_signature, "signature").map_err(wrong("QE identity"))?;
+        let signature = octets_of_signature(&json.qe_identity_signature).map_err(wrong("QE identity"))?;
         self.identities.push((json.qe_identity, signature));
         Ok(())
     }
@@ -120,6 +119,9 @@ impl Sorted {
 
 /// The certificates of an issuer chain in PEM, DER: the issuer and the root.
 fn pem(text: &str) -> Result<Vec<Vec<u8>>, X509Error> {
+    if !is_paired_pem(text.as_bytes()) {
+        return Err(X509Error::Certificate);
+    }
     let mut chain = Vec::new();
     for block in Pem::iter_from_buffer(text.as_bytes()) {
         let block = block.map_err(|_| X509Error::Certificate)?;
@@ -131,9 +133,18 @@ fn pem(text: &str) -> Result<Vec<Vec<u8>>, X509Error> {
     if chain.len() == CHAIN_LENGTH { Ok(chain) } else { Err(X509Error::Certificate) }
 }
 
-/// Hexadecimal of any length.
+/// Hexadecimal of any length, in lower case as Intel's service writes it: nobody signs this text, so that another case would
+/// be a second form of the same list.
 fn octets(text: &str) -> Option<Vec<u8>> {
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    let digit = |digit: &u8| char::from(*digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    let digit = |digit: &u8| match digit {
+        b'A'..=b'F' => None,
+        digit => char::from(*digit).to_digit(16).and_then(|value| u8::try_from(value).ok()),
+    };
     pairs.iter().map(|[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect()
+}
+
+/// The signature of a document, in the same form.
+fn octets_of_signature(text: &str) -> Result<[u8; 64], &'static str> {
+    octets(text).and_then(|bytes| bytes.try_into().ok()).ok_or("signature is not 64 bytes in lower-case hexadecimal")
 }
