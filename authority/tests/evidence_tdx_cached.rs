@@ -123,7 +123,7 @@ fn what_another_set_under_the_same_root_revokes_is_revoked_for_a_warm_one() {
     let list = intel.list_with_the_chip();
     let revoking = TdxRoot::new(&intel.root, &[TdxPart::List(&list)]).unwrap();
     let under = |roots: &[&TdxRoot]| {
-        let tdx = roots.iter().map(|root| TdxRoot::clone(root)).collect();
+        let tdx = roots.iter().copied().cloned().collect();
         claims(&quote, &Endorsements { tdx, ..Endorsements::default() }, NOW)
     };
     let alone = under(&[&good]).unwrap();
