@@ -1,5 +1,5 @@
 //! The command line: acts of the Workload Owner and the operator on a state folder. Text for people, `--json` for scripts;
-//! exit 0 good, 1 our own fault or a bad input file, 2 usage, 3 refused.
+//! exit 0 good, 1 our own fault or a file that cannot be read, 2 usage, 3 refused. With `--json` each of them prints JSON.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
 
 mod azure_file;
@@ -154,12 +154,37 @@ enum Done {
 
 /// Parses the arguments and acts.
 pub fn main() -> ExitCode {
-    let (code, words) = outcome(&Cli::parse());
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // What was not understood may stand before it: the word itself says what the caller reads.
+            if error.use_stderr() && std::env::args_os().any(|word| word == "--json") {
+                println!("{}", unjudged(2, &error.to_string()));
+            }
+            error.exit()
+        }
+    };
+    let (code, words) = outcome(&cli);
     match code {
         0 | 3 => println!("{words}"),
-        _ => eprintln!("inwit-authority: {words}"),
+        _ => {
+            if cli.json {
+                println!("{}", unjudged(code, &words));
+            }
+            eprintln!("inwit-authority: {words}");
+        }
     }
     ExitCode::from(code)
+}
+
+/// What programs read where nothing was judged.
+fn unjudged(code: u8, words: &str) -> String {
+    let verdict = if code == 2 { "usage" } else { "fault" };
+    let lines = words.lines().map(str::trim).filter(|line| !line.is_empty());
+    let cause: Vec<&str> =
+        lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more ")).collect();
+    let cause = cause.join(" ");
+    escaped(&serde_json::json!({"verdict": verdict, "cause": cause.strip_prefix("error: ").unwrap_or(&cause)}))
 }
 
 /// The same with these arguments, the program's name the first of them: gives the exit code and what would be printed.

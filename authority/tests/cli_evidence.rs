@@ -11,8 +11,12 @@ mod ear;
 mod found;
 #[path = "cli_evidence/loose.rs"]
 mod loose;
+#[path = "cli_evidence/neighbours.rs"]
+mod neighbours;
 #[path = "cli_evidence/simulated.rs"]
 mod simulated;
+#[path = "cli_evidence/spoilt.rs"]
+mod spoilt;
 #[path = "cli_evidence/usage.rs"]
 mod usage;
 #[path = "cli_evidence/vectors.rs"]
@@ -57,12 +61,24 @@ impl Ended {
         json
     }
 
-    /// A run that ended with a line on stderr and no verdict.
+    /// A refusal with this code, whose cause says this.
+    #[track_caller]
+    fn refused_for(&self, code: &str, cause: &str) -> Value {
+        let json = self.refused(code);
+        assert!(json["cause"].as_str().unwrap().contains(cause), "{cause}: {json}");
+        json
+    }
+
+    /// A run that ended with a line on stderr and no judgement, in JSON too where that was asked for.
     #[track_caller]
     fn complained(&self, code: i32, of: &str) {
         assert_eq!(self.code, code, "{}{}", self.stdout, self.stderr);
-        assert!(self.stdout.is_empty(), "no verdict: {}", self.stdout);
         assert!(self.stderr.contains(of), "{}", self.stderr);
+        if !self.stdout.is_empty() {
+            let json = self.json(code);
+            assert_eq!(json["verdict"], if code == 2 { "usage" } else { "fault" }, "{json}");
+            assert!(json["cause"].as_str().is_some_and(|cause| !cause.is_empty()), "{json}");
+        }
     }
 }
 

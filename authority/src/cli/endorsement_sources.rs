@@ -2,21 +2,24 @@
 //! is trusted because the person at the command line named its file, its folder or its digest, and for no other reason:
 //! not because it lies with the evidence, nor because collateral carries it; there only a vendor's own root counts, known by its
 //! digest. Nothing is fetched.
-//! A file that is not understood ends the act; what has no effect is told of.
+//! A file that is not understood is refused; what has no effect is told of.
 
+mod amd;
 pub(super) mod found;
+mod unfit;
 
 use self::found::Held;
 pub(super) use self::found::Place;
-use super::endorsement_kinds::{Piece, carried_roots};
-use super::intel_parts::part;
+use self::unfit::Suspicion;
+pub(super) use self::unfit::{Unfit, explained};
+use super::endorsement_kinds::{Piece, Spoilt, carried_roots, family};
+use super::intel_parts::{part, spoilt};
 use super::vendor_roots;
 use crate::audit::hex;
-use crate::evidence::x509;
-use crate::evidence::{Endorsements, Product, SnpRoot, TdxPart, TdxRoot};
-use crate::fault::Fault;
+use crate::evidence::{EndorsementError, Endorsements, SnpRoot, TdxPart, TdxRoot};
 use inwit_protocol::evidence::Platform;
 use inwit_protocol::primitives::sha256;
+use inwit_protocol::refusal::RefusalCode;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +33,15 @@ pub(super) struct Handed<'a> {
     pub(super) policy: Option<&'a Path>,
     /// SHA-256 of the roots that count, wherever they are found; with none, the place decides.
     pub(super) digests: &'a [[u8; 32]],
+    /// Whose hardware is judged; `None` where nothing is judged and everything counts.
+    pub(super) platform: Option<Platform>,
+}
+
+impl Handed<'_> {
+    /// Whether what is wrong with endorsements of this platform's hardware matters to the act.
+    fn concerns(&self, platform: Platform) -> bool {
+        self.platform.is_none_or(|judged| judged == platform)
+    }
 }
 
 /// What was handed in.
@@ -38,7 +50,7 @@ pub(super) struct Sources {
     /// What Evidence is judged by.
     pub(super) endorsements: Endorsements,
     /// A host's certificate table, to be judged as if it had come with the report.
-    pub(super) table: Option<Vec<u8>>,
+    pub(super) table: Option<(Place, Vec<u8>)>,
     /// The roots that are trusted in this act.
     pub(super) roots: Vec<Root>,
     /// Platforms of which a root lies where the person at the command line pointed.
@@ -47,6 +59,8 @@ pub(super) struct Sources {
     withheld: Vec<(Root, &'static str)>,
     /// Files without effect, and why.
     pub(super) set_aside: Vec<(PathBuf, String)>,
+    /// What may be missing because it is spoilt or another's.
+    pub(super) suspicions: Vec<Suspicion>,
 }
 
 /// A root certificate or an attestation key.
@@ -62,28 +76,27 @@ pub(super) struct Root {
 /// Reads every file that is named and every file in every folder that is named, but for those that the command line names
 /// as something else: people keep the evidence beside its endorsements.
 ///
+/// What was found before an error stays in `sources`.
+///
 /// # Errors
-/// The file that cannot be read or understood.
-pub(super) fn gather(handed: &Handed<'_>) -> Result<Sources, Fault> {
-    let mut sources = Sources::default();
-    let all = found::read(handed, &mut sources.set_aside)?;
+/// The file that cannot be read, or whose content is refused.
+pub(super) fn gather(handed: &Handed<'_>, sources: &mut Sources) -> Result<(), Unfit> {
+    let mut all = found::read(handed, &mut sources.set_aside)?;
+    all.retain(|held| sources.sound(held));
     sources.chosen = all.iter().filter_map(chosen).map(Platform::text).collect();
-    snp(&all, handed, &mut sources)?;
-    tdx(&all, handed, &mut sources)?;
+    amd::gather(&all, handed, sources)?;
+    tdx(&all, handed, sources)?;
     for Held { path, place, piece } in all {
         match piece {
             Piece::Vek(certificate, _) => sources.endorsements.veks.push(*certificate),
             Piece::AttestationKeys(keys) => sources.attestation_keys(handed, &path, place, keys),
-            Piece::Table(table) if sources.table.as_ref().is_some_and(|other| *other != table) => {
-                return Err(Fault::of(path.display(), "a second certificate table: a report comes with one"));
-            }
-            Piece::Table(table) => sources.table = Some(table),
-            Piece::Unneeded(reason) => sources.set_aside.push((path, reason.to_owned())),
+            Piece::Table(table) => sources.table(path, place, table)?,
+            Piece::Unneeded(reason) => sources.set_aside.push((path, reason)),
             _ => {}
         }
     }
     sources.tell_of_withheld();
-    Ok(sources)
+    Ok(())
 }
 
 /// The platform of a root that somebody pointed at.
@@ -93,6 +106,15 @@ fn chosen(held: &Held) -> Option<Platform> {
         (Piece::TdxRoot(..), Place::Named | Place::Folder) => Some(Platform::Tdx),
         _ => None,
     }
+}
+
+/// Name of a file of attestation keys in a folder.
+const KEYS: &str = "attestation-keys";
+const NOT_KEYS: &str = "digests in a folder count as keys in a file of the name attestation-keys: name the file itself with \
+                        --endorsements FILE, or the digest with --root-sha256 HEX";
+
+fn named(file: &Path, name: &str) -> bool {
+    file.file_name().is_some_and(|file| file == name)
 }
 
 /// Why a root does not count.
@@ -113,6 +135,43 @@ fn objection(digests: &[[u8; 32]], place: Place, digest: &[u8; 32]) -> Option<&'
 }
 
 impl Sources {
+    /// Sets something aside that Evidence may then lack.
+    fn suspect(&mut self, file: &Path, spoilt: Spoilt, about: &str) {
+        self.set_aside.push((file.to_owned(), spoilt.cause.clone()));
+        self.suspicions.push(Suspicion { file: file.to_owned(), spoilt, about: about.to_owned() });
+    }
+
+    /// Whether a piece can be used at all. What is spoilt and what has a root's name without being one is set aside.
+    fn sound(&mut self, held: &Held) -> bool {
+        let (platform, cause) = match &held.piece {
+            Piece::Unusable(spoilt) => {
+                self.suspect(&held.path, spoilt.clone(), "");
+                return false;
+            }
+            Piece::Ark(product, der) => (Platform::Snp, SnpRoot::new(*product, der, &[], &[]).err()),
+            Piece::TdxRoot(_, der) => (Platform::Tdx, TdxRoot::new(der, &[]).err()),
+            _ => return true,
+        };
+        let Some(cause) = cause.map(|error| format!("no usable root: {error}")) else { return true };
+        let about = if let Piece::Ark(product, _) = &held.piece { product.name() } else { "" };
+        self.suspect(&held.path, Spoilt { code: RefusalCode::ChainUntrusted, platform: Some(platform), cause }, about);
+        false
+    }
+
+    /// A report comes with one table. A folder may hold several: the first one counts, and any that is named before it.
+    fn table(&mut self, path: PathBuf, place: Place, table: Vec<u8>) -> Result<(), Unfit> {
+        match &self.table {
+            Some((_, other)) if *other == table => {}
+            Some((Place::Named, _)) if place == Place::Named => {
+                let cause = "a second certificate table: a report comes with one";
+                return Err(Unfit::refused(RefusalCode::Malformed, &path, cause));
+            }
+            Some(_) => self.set_aside.push((path, "a second certificate table: a report comes with one".to_owned())),
+            None => self.table = Some((place, table)),
+        }
+        Ok(())
+    }
+
     /// Takes in a root and says whether it counts. One that does not is kept apart, with the reason.
     fn admit(&mut self, handed: &Handed<'_>, place: Place, root: Root) -> bool {
         // A vendor's own root counts wherever it lies, unless somebody chose another.
@@ -135,14 +194,18 @@ impl Sources {
             let (platform, name, file) = (Platform::Vtpm, "attestation key".to_owned(), file.to_owned());
             Root { platform, name, file, digest }
         };
-        let (count, not): (Vec<_>, Vec<_>) =
-            keys.into_iter().partition(|key| objection(handed.digests, place, key).is_none());
+        let objection = |key: &[u8; 32]| match objection(handed.digests, place, key) {
+            // Any digest looks like a key's. In a folder the name says which it is.
+            None if handed.digests.is_empty() && place == Place::Folder && !named(file, KEYS) => Some(NOT_KEYS),
+            other => other,
+        };
+        let (count, not): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| objection(key).is_none());
         for key in count {
             self.admit(handed, place, root(key));
             self.endorsements.vtpm.push(key);
         }
-        if let Some(first) = not.first() {
-            self.admit(handed, place, root(*first));
+        if let Some((first, reason)) = not.first().and_then(|first| Some((*first, objection(first)?))) {
+            self.withheld.push((root(first), reason));
         }
     }
 
@@ -168,67 +231,8 @@ impl Sources {
     }
 }
 
-/// A root for each ARK, with the intermediates and lists that it signed.
-fn snp(all: &[Held], handed: &Handed<'_>, sources: &mut Sources) -> Result<(), Fault> {
-    let mut arks: Vec<(Product, &[u8])> = Vec::new();
-    for Held { path, place, piece } in all {
-        let Piece::Ark(product, ark) = piece else { continue };
-        if arks.contains(&(*product, ark)) {
-            continue;
-        }
-        let (platform, name, file) = (Platform::Snp, format!("ARK-{product}"), path.clone());
-        if sources.admit(handed, *place, Root { platform, name, file, digest: sha256(ark) }) {
-            SnpRoot::new(*product, ark, &[], &[]).map_err(|error| Fault::of(path.display(), error))?;
-            arks.push((*product, ark));
-        }
-    }
-    for Held { path, piece, .. } in all {
-        let (product, signed) = match piece {
-            Piece::Intermediate(product, der) => (product, arks.iter().any(|(_, ark)| x509::has_issued(ark, der))),
-            Piece::List(product, der) => (product, arks.iter().any(|(_, ark)| x509::has_listed(ark, der))),
-            _ => continue,
-        };
-        let rooted = arks.iter().any(|(other, _)| other == product);
-        match (signed, piece) {
-            (true, _) => {}
-            (false, Piece::List(..)) if rooted => {
-                let cause = format!("this revocation list was not signed by the ARK-{product} that was handed in");
-                return Err(Fault::of(path.display(), cause));
-            }
-            (false, _) if rooted => {
-                let cause = format!("not issued by the ARK-{product} that was handed in");
-                sources.set_aside.push((path.clone(), cause));
-            }
-            (false, _) => sources.set_aside.push((path.clone(), format!("no ARK-{product} was handed in"))),
-        }
-    }
-    for (product, ark) in arks {
-        let under = |wanted: fn(&Piece, &[u8]) -> Option<Vec<u8>>| -> Vec<Vec<u8>> {
-            // Each once, however often it lies there.
-            let each: BTreeSet<Vec<u8>> = all.iter().filter_map(|held| wanted(&held.piece, ark)).collect();
-            each.into_iter().collect()
-        };
-        let intermediates = under(|piece, ark| match piece {
-            Piece::Intermediate(_, der) if x509::has_issued(ark, der) => Some(der.clone()),
-            _ => None,
-        });
-        let lists = under(|piece, ark| match piece {
-            Piece::List(_, der) if x509::has_listed(ark, der) => Some(der.clone()),
-            _ => None,
-        });
-        let root = SnpRoot::new(product, ark, &intermediates, &lists);
-        let root = root.map_err(|error| Fault::of(format_args!("ARK-{product}"), error))?;
-        let strangers = all.iter().filter_map(|held| match &held.piece {
-            Piece::Intermediate(other, der) if *other == product && !x509::has_issued(ark, der) => Some(der.as_slice()),
-            _ => None,
-        });
-        sources.endorsements.snp.push(root.beside(strangers));
-    }
-    Ok(())
-}
-
 /// Every root with the parts that stand under it; one that stands under none is set aside.
-fn tdx(all: &[Held], handed: &Handed<'_>, sources: &mut Sources) -> Result<(), Fault> {
+fn tdx(all: &[Held], handed: &Handed<'_>, sources: &mut Sources) -> Result<(), Unfit> {
     let mut roots: Vec<Vec<u8>> = Vec::new();
     // Where a root is also in a file of its own, that file is the one to tell of.
     let carry = |held: &&Held| matches!(held.piece, Piece::Collateral(_));
@@ -240,8 +244,13 @@ fn tdx(all: &[Held], handed: &Handed<'_>, sources: &mut Sources) -> Result<(), F
         };
         for (name, root) in candidates {
             let (platform, file, digest) = (Platform::Tdx, path.clone(), sha256(&root));
+            if let Err(error) = TdxRoot::new(&root, &[]) {
+                let cause = format!("the root that it carries is not usable: {error}");
+                let code = RefusalCode::ChainUntrusted;
+                sources.suspect(path, Spoilt { code, platform: Some(platform), cause }, "");
+                continue;
+            }
             if !roots.contains(&root) && sources.admit(handed, place, Root { platform, name, file, digest }) {
-                TdxRoot::new(&root, &[]).map_err(|error| Fault::of(path.display(), error))?;
                 roots.push(root);
             }
         }
@@ -249,8 +258,8 @@ fn tdx(all: &[Held], handed: &Handed<'_>, sources: &mut Sources) -> Result<(), F
     let held: Vec<(&Path, TdxPart<'_>)> =
         all.iter().filter_map(|held| Some((held.path.as_path(), part(&held.piece)?))).collect();
     let parts: Vec<TdxPart<'_>> = held.iter().map(|(_, part)| *part).collect();
-    let mut reasons: Vec<Option<String>> =
-        vec![Some("no root certificate for TDX was handed in".to_owned()); held.len()];
+    // For each part why it does not count, until it does: nothing where there is no root to ask.
+    let mut reasons: Vec<Option<Option<EndorsementError>>> = vec![Some(None); held.len()];
     for root in roots {
         let mut own = Vec::new();
         for ((outcome, part), reason) in TdxRoot::standings(&root, &parts).into_iter().zip(&parts).zip(&mut reasons) {
@@ -260,14 +269,23 @@ fn tdx(all: &[Held], handed: &Handed<'_>, sources: &mut Sources) -> Result<(), F
                     *reason = None;
                 }
                 // Under another of the roots is as good.
-                Err(error) => *reason = reason.take().map(|_| error.to_string()),
+                Err(error) => *reason = reason.take().map(|_| Some(error)),
             }
         }
-        let root = TdxRoot::new(&root, &own).map_err(|error| Fault::of("TDX collateral", error))?;
+        let refused = |error| Unfit::refused(RefusalCode::Malformed, Path::new("TDX collateral"), error);
+        let root = TdxRoot::new(&root, &own).map_err(refused)?;
         sources.endorsements.tdx.push(root);
     }
-    for ((path, _), reason) in held.iter().zip(reasons) {
-        sources.set_aside.extend(reason.map(|reason| (path.to_path_buf(), reason)));
+    for ((path, part), reason) in held.iter().zip(reasons) {
+        let Some(reason) = reason else { continue };
+        match reason.as_ref().map(|error| (spoilt(error), error)) {
+            None => {
+                let reason = "no root certificate for TDX was handed in".to_owned();
+                sources.set_aside.push((path.to_path_buf(), reason));
+            }
+            Some((Some(spoilt), _)) => sources.suspect(path, spoilt, &family(part)),
+            Some((None, error)) => sources.set_aside.push((path.to_path_buf(), error.to_string())),
+        }
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! needs no state folder, opens no connection and reads no clock: everything that decides stands on the command line.
 //! Nothing that comes of it can issue or release.
 
-use super::endorsement_sources::{Handed, Sources, gather};
+use super::endorsement_sources::{Handed, Place, Sources, Unfit, explained, gather};
 use super::policy_file::OfflinePolicy;
 use super::submission::{Expected, Submission};
 use super::table::{Cell, Rows, json, row, text};
@@ -64,17 +64,24 @@ fn judged(
         return Ok(Done::Misused(words));
     }
     let platform = submission.platform;
-    let handed =
-        Handed { paths: &submission.endorsements, sent: submission.sent(), policy, digests: &submission.root_sha256 };
-    let sources = gather(&handed)?;
+    let (paths, digests) = (&submission.endorsements, &submission.root_sha256);
+    let handed = Handed { paths, sent: submission.sent(), policy, digests, platform: Some(hardware(platform)) };
+    let mut sources = Sources::default();
+    let unfit = match gather(&handed, &mut sources) {
+        Ok(()) => None,
+        Err(Unfit::Refused(refusal)) => Some(refusal),
+        Err(Unfit::Fault(fault)) => return Err(fault),
+    };
     if form == Form::Text {
         for (path, reason) in &sources.set_aside {
             eprintln!("inwit-authority: not used: {}", printable(&format!("{}: {reason}", path.display())));
         }
     }
     let mut said = vec![row("platform", platform.text()), row("at_unix_seconds", Cell::Number(submission.at))];
-    let outcome = evidence_file::read(submission)
-        .and_then(|evidence| verdict(submission, demands, evidence, &sources, &mut said));
+    let outcome = match (unfit, evidence_file::read(submission)) {
+        (Some(unfit), Ok(_) | Err(Stop::Refused(_))) => Err(Stop::Refused(unfit)),
+        (_, read) => read.and_then(|evidence| verdict(submission, demands, evidence, &sources, &mut said)),
+    };
     // Claims are told of once they are authentic, also where they are then refused.
     let authentic = said.iter().any(|(name, _)| name == "claims");
     said.insert(2, row("authentic", authentic));
@@ -87,7 +94,7 @@ fn judged(
             Ok(Done::Said(text, json(&said)))
         }
         Err(Stop::Refused(refusal)) => {
-            let refusal = advised(refusal, sources.advice(hardware(platform), &handed));
+            let refusal = if authentic { refusal } else { cleared(refusal, &sources, &handed, hardware(platform)) };
             let text = format!("{}verdict: refused: {refusal}", text(&said));
             let mut all = refused(&refusal);
             all.extend(said);
@@ -107,12 +114,16 @@ fn verdict(
     sources: &Sources,
     said: &mut Rows,
 ) -> Result<(&'static str, String), Stop> {
-    if let Some(table) = sources.table.as_ref().filter(|_| hardware(evidence.platform) == Platform::Snp) {
-        if !evidence.endorsements.is_empty() && evidence.endorsements != *table {
-            let words = "the Evidence holds a certificate table already: leave the other one out";
-            return Err(Stop::Misused(words.to_owned()));
+    if let Some((place, table)) = sources.table.as_ref().filter(|_| hardware(evidence.platform) == Platform::Snp) {
+        match (evidence.endorsements.is_empty() || evidence.endorsements == *table, place) {
+            (true, _) => evidence.endorsements.clone_from(table),
+            (false, Place::Named) => {
+                let words = "the Evidence holds a certificate table already: leave the other one out";
+                return Err(Stop::Misused(words.to_owned()));
+            }
+            // Nobody meant a table that lies in a folder.
+            (false, _) => {}
         }
-        evidence.endorsements.clone_from(table);
     }
     let authentic = evidence::authenticate(&evidence, &sources.endorsements, submission.at)?;
     said.push(row("claims", claims_json::rows(authentic.claims())));
@@ -184,6 +195,15 @@ fn set_aside(sources: &Sources) -> Cell {
         Cell::from(vec![row("file", path.display().to_string()), row("reason", reason.as_str())])
     };
     sources.set_aside.iter().map(entry).collect()
+}
+
+/// A refusal for want of an endorsement: for what is wrong with the one that was handed in, or with advice.
+fn cleared(refusal: Refusal, sources: &Sources, handed: &Handed<'_>, platform: Platform) -> Refusal {
+    if refusal.code != RefusalCode::EndorsementMissing {
+        return refusal;
+    }
+    let explained = explained(&refusal, &sources.suspicions, platform);
+    explained.unwrap_or_else(|| advised(refusal, sources.advice(platform, handed)))
 }
 
 /// A refusal for want of a root, with what can be done about it. Where another root is trusted and did not fit, nobody is

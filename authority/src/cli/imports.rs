@@ -143,7 +143,7 @@ fn import(state: &State, act: &ImportAct) -> Result<Done, Fault> {
     // As the server loads it: what is there is sound before anything is compared with it.
     state.endorsements()?;
     let (stored, _) = store::read(&folder)?;
-    let handed = Handed { paths: &act.paths, sent: Vec::new(), policy: None, digests: &act.trust_root };
+    let handed = Handed { paths: &act.paths, sent: Vec::new(), policy: None, digests: &act.trust_root, platform: None };
     let older = if act.accept_older { Older::Accepted } else { Older::Declined };
     let plan = match store::plan(&stored, &handed, older)? {
         Ok(plan) => plan,

@@ -31,8 +31,11 @@ TDX collateral is one document, or the loose answers of Intel's service: TCB inf
 revocation lists of root and PCK CA, and the TCB signing chain, which the service sends in a header. Of several the newest
 that is current at --at is used. Documents for SGX have no effect.
 
-What a file holds is told by its content, not its name. A file that is not understood is an error, but for what lies in a
-folder and is evidence, or clearly no endorsement by its name either (README, *.txt, …): it is passed over, and said so.
+What a file holds is told by its content, not its name; keys of TPMs in folders alone are taken from files of the name
+attestation-keys. A file that you name and that is no endorsement is refused. In a folder only what looks like one has to be
+one: certificates and revocation lists (DER, PEM), TDX collateral, certificate tables; all else is set aside, and said so.
+What looks like one and does not parse is refused (malformed), and so is a revocation list in the name of a trusted ARK that
+this ARK did not sign (chain-untrusted). Where something set aside is why an endorsement is missing, the refusal says so.
 
 --at is demanded because the outcome depends on it: certificates, revocation lists and collateral begin and end. A verdict
 by the machine's clock could not be repeated tomorrow, and whoever sets the clock would set the verdict.
@@ -57,7 +60,7 @@ the report as user-data is printed among the claims.
   inwit-authority authenticate --platform azure-tdx --evidence hcl-report.bin --tpm-quote quote.bin --td-quote td-quote.bin \\
       --endorsements intel-root.der --endorsements collateral.json --at $(date +%s)
 
-Exit codes: 0 authentic, 1 a file of yours cannot be read or understood, 2 usage, 3 refused.";
+Exit codes: 0 authentic, 1 a file cannot be read, 2 usage, 3 refused. With --json all of them print JSON with a verdict.";
 
 pub(super) const APPRAISE_HELP: &str = "\
 The policy file is TOML: [policy] with every key that `inwit-authority init` writes into authority.toml, and at least one
@@ -76,8 +79,8 @@ tag:ietf.org,2026:rats/ear#03): status, trustworthiness vector, and the ids of p
 0 in the vector says that nobody looked; -33 for hardware says that no revocation list was looked at. The set is never
 signed: an opinion about a file was made for nobody's connection, and signed it could be presented as if it were.
 
-Endorsements, roots, --at and --report-data are as in `authenticate --help`. Exit codes: 0 appraised, 1 a file of yours cannot be
-read or understood, 2 usage, 3 refused.";
+Endorsements, roots, --at and --report-data are as in `authenticate --help`. Exit codes: 0 appraised, 1 a file cannot be read
+or the policy not understood, 2 usage, 3 refused.";
 
 /// Evidence and what it is judged by.
 #[derive(Args)]

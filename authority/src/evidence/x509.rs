@@ -37,6 +37,8 @@ pub(crate) enum X509Error {
     NoNextUpdate,
     #[error("it is not signed with RSASSA-PSS and SHA-384 as AMD signs")]
     Algorithm,
+    #[error("its key is no P-256 key as Intel's are")]
+    Key,
     #[error("its signature does not verify with its issuer's key")]
     Signature,
     #[error("an extension stands in it twice or does not parse")]

@@ -96,7 +96,7 @@ fn certificates_are_known_by_what_they_are_in_every_form() {
     let case = case.with(&folder).with(folder.join("amd"));
     case.claims();
     let text = case.run("authenticate", &[]);
-    assert!(text.stderr.contains("README: no endorsement by its name"), "{}", text.stderr);
+    assert!(text.stderr.contains("README: no endorsement known here\n"), "{}", text.stderr);
     assert_eq!(text.stderr.lines().count(), 2, "README and the evidence: {}", text.stderr);
 }
 
@@ -136,7 +136,7 @@ fn what_is_missing_or_wrong_in_the_chain_is_named() {
 }
 
 #[test]
-fn revocation_lists_count_and_a_list_of_somebody_else_ends_the_act() {
+fn revocation_lists_count_and_a_list_of_somebody_else_is_refused() {
     let list = |serials: &[u8]| MILAN.list(amd::NOW - DAY, amd::NOW + DAY, serials);
     assert_eq!(snp(0, &[]).holding("milan.crl", &list(&[])).claims()["revocation"], "checked");
     assert_eq!(snp(0, &[]).holding("milan.crl", &pem("X509 CRL", &list(&[]))).claims()["revocation"], "checked");
@@ -145,7 +145,7 @@ fn revocation_lists_count_and_a_list_of_somebody_else_ends_the_act() {
     snp(0, &[])
         .holding("milan.crl", &forged)
         .authenticate(&[])
-        .complained(1, "endorsements-milan.crl: this revocation");
+        .refused_for("chain-untrusted", "endorsements-milan.crl: this revocation");
 }
 
 #[test]

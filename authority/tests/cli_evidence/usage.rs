@@ -67,27 +67,31 @@ fn evidence_that_does_not_parse_is_refused_and_a_file_that_is_not_there_is_a_fau
 }
 
 #[test]
-fn a_file_that_is_not_understood_ends_the_act_and_is_named() {
-    let junk: [(&str, &[u8], &str); 7] = [
+fn a_named_file_that_is_not_understood_is_refused_and_one_that_is_not_there_a_fault() {
+    let junk: [(&str, &[u8], &str); 9] = [
         ("license-milan.crl", b"hello", "no endorsement known here"),
         ("README.crl", b"", "empty"),
         ("junk.der", b"\x30\x82\x00\x00", "not a DER certificate"),
         ("empty", b"", "empty"),
         ("key.pem", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "PRIVATE KEY"),
         ("tcb.json", b"{\"tcbInfo\": {\"id\": \"TDX\"}}", "without its signature"),
-        ("collateral.bin", b"hello", "no endorsement known here"),
+        ("half.json", b"{\"tcb_info\": \"\"}", "qe_identity is missing"),
+        ("metadata.json", b"{}", "no TDX collateral"),
+        ("notes.txt", b"hello", "no endorsement known here"),
     ];
     for (name, bytes, cause) in junk {
-        let case = nothing("snp");
-        case.file(&format!("folder/{name}"), bytes);
-        let folder = case.folder.path().join("folder");
-        let ended = case.with(folder).authenticate(&[]);
-        ended.complained(1, cause);
-        assert!(ended.stderr.contains(name), "{}", ended.stderr);
+        let ended = nothing("snp").holding(name, bytes).authenticate(&[]);
+        let json = ended.refused_for("malformed", cause);
+        assert!(json["cause"].as_str().unwrap().contains(name), "{json}");
     }
-    // By its name a folder's notes.txt is passed over; who names it means it.
-    nothing("snp").holding("notes.txt", b"hello").authenticate(&[]).complained(1, "notes.txt");
     nothing("snp").with("/nowhere/at/all").authenticate(&[]).complained(1, "/nowhere/at/all");
+    let ended = nothing("snp").with("/nowhere/at/all").authenticate(&[]).json(1);
+    assert_eq!(ended["verdict"], "fault");
+    assert!(ended["cause"].as_str().unwrap().starts_with("/nowhere/at/all: "), "{ended}");
+    let ended = nothing("snp").authenticate(&["--at"]).json(2);
+    assert!(ended["verdict"] == "usage" && ended["cause"].as_str().unwrap().contains("--at"), "{ended}");
+    let ended = nothing("snp").authenticate(&["--event-log", "none"]).json(2);
+    assert!(ended["verdict"] == "usage" && ended["cause"] == "--event-log: SNP has no event log", "{ended}");
 }
 
 #[test]

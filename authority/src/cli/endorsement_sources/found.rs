@@ -1,11 +1,12 @@
 //! The files that a command line names as endorsements, or in folders: which they are, what they hold, and what the place
-//! where one lies says about it. Names are trusted for nothing: a file without effect is one whose content is no
-//! endorsement and whose name says so too. Never reads what the command line names as something else.
+//! where one lies says about it. Names are trusted for nothing: what a folder holds beside endorsements is told by its
+//! content, and set aside. Never reads what the command line names as something else.
 
-use super::super::endorsement_kinds::{NoEndorsement, Piece, recognise};
-use super::Handed;
+use super::super::endorsement_kinds::{KNOWN, NoEndorsement, Piece, recognise};
+use super::{Handed, Unfit};
 use crate::fault::Fault;
 use crate::files;
+use inwit_protocol::refusal::RefusalCode;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,13 +19,6 @@ const TOTAL_LIMIT: usize = 1 << 26;
 const COUNT_LIMIT: usize = 1_024;
 /// Folders within folders.
 const DEPTH_LIMIT: usize = 8;
-/// What people keep beside endorsements: whole stems, endings, and whole names.
-const BESIDE: [&str; 8] = ["readme", "license", "licence", "copying", "notice", "changelog", "manifest", "nonce"];
-const ENDINGS: [&str; 9] = ["txt", "md", "html", "tsv", "csv", "toml", "log", "cbor", "sig"];
-const EVIDENCE: [&str; 4] = ["report.bin", "quote.bin", "report.dat", "quote.dat"];
-/// Endings that promise an endorsement.
-const PROMISES: [&str; 5] = ["crl", "der", "pem", "crt", "cer"];
-
 /// Where something lies. It decides whether a root counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Place {
@@ -46,30 +40,53 @@ pub(in super::super) struct Held {
 }
 
 /// Everything that the files hold. What has no effect is set aside with its reason.
-pub(in super::super) fn read(handed: &Handed<'_>, set_aside: &mut Vec<(PathBuf, String)>) -> Result<Vec<Held>, Fault> {
+///
+/// # Errors
+/// What cannot be read; a file that is named and is no endorsement; one in a folder that looks like one and is spoilt, unless
+/// it is for hardware that is not judged.
+pub(in super::super) fn read(handed: &Handed<'_>, set_aside: &mut Vec<(PathBuf, String)>) -> Result<Vec<Held>, Unfit> {
     let mut held = Vec::new();
     let mut left = TOTAL_LIMIT;
     for (path, place) in list(handed, set_aside)? {
-        match pieces(&path, &mut left)? {
-            Ok(pieces) => held.extend(pieces.into_iter().map(|piece| Held { path: path.clone(), place, piece })),
-            // A file that is named is meant, whatever it holds.
-            Err(cause) => match reason(&cause, &path).filter(|_| place != Place::Named) {
-                Some(reason) => set_aside.push((path, reason)),
-                None => return Err(Fault::of(path.display(), cause)),
-            },
-        }
+        let cause = match pieces(&path, &mut left)? {
+            Ok(pieces) => {
+                held.extend(pieces.into_iter().map(|piece| Held { path: path.clone(), place, piece }));
+                continue;
+            }
+            Err(cause) => cause,
+        };
+        // A file that is named is meant, whatever it holds.
+        let code = match &cause {
+            NoEndorsement::Spoilt(spoilt) if place == Place::Named => spoilt.code,
+            NoEndorsement::Spoilt(spoilt) if spoilt.platform.is_none_or(|of| handed.concerns(of)) => spoilt.code,
+            NoEndorsement::Oversized(_) if place == Place::Named => RefusalCode::Oversized,
+            _ if place == Place::Named => RefusalCode::Malformed,
+            cause => {
+                set_aside.push((path, cause.to_string()));
+                continue;
+            }
+        };
+        return Err(match cause {
+            NoEndorsement::Unknown(cause) => Unfit::refused(code, &path, format_args!("{cause}; known are {KNOWN}")),
+            cause => Unfit::refused(code, &path, cause),
+        });
     }
     Ok(held)
 }
 
 /// What a file holds, or why it is not understood.
-fn pieces(path: &Path, left: &mut usize) -> Result<Result<Vec<Piece>, NoEndorsement>, Fault> {
+fn pieces(path: &Path, left: &mut usize) -> Result<Result<Vec<Piece>, NoEndorsement>, Unfit> {
     if usize::try_from(metadata(path)?.len()).map_or(true, |length| length > FILE_LIMIT) {
-        return Ok(Err(NoEndorsement::Unknown(format!("longer than {FILE_LIMIT} bytes"))));
+        return Ok(Err(NoEndorsement::Oversized(format!("longer than {FILE_LIMIT} bytes"))));
     }
-    let bytes = files::read(path, FILE_LIMIT.min(*left))?;
-    *left = left.saturating_sub(bytes.len());
-    Ok(recognise(&bytes))
+    let bytes = files::read(path, FILE_LIMIT)?;
+    let found = recognise(&bytes);
+    if found.is_ok() {
+        let cause =
+            || Unfit::refused(RefusalCode::Oversized, path, format_args!("with the others above {TOTAL_LIMIT} bytes"));
+        *left = left.checked_sub(bytes.len()).ok_or_else(cause)?;
+    }
+    Ok(found)
 }
 
 /// The files to read, folders in the order of names.
@@ -105,10 +122,13 @@ fn list(handed: &Handed<'_>, set_aside: &mut Vec<(PathBuf, String)>) -> Result<V
                 set_aside.push((path, "named on the command line as something else".to_owned()));
             } else if is_hidden(&path) && !path.is_file() {
                 set_aside.push((path, "hidden, and no file".to_owned()));
-            } else if metadata(&path)?.is_dir() {
-                below.push((path, place, depth.saturating_add(1)));
             } else {
-                files.push((path, place));
+                match kind(&path)? {
+                    Kind::Folder => below.push((path, place, depth.saturating_add(1))),
+                    Kind::File => files.push((path, place)),
+                    Kind::Other => set_aside.push((path, "neither a file nor a folder".to_owned())),
+                    Kind::Nothing => set_aside.push((path, "a link that leads to nothing".to_owned())),
+                }
             }
         }
         folders.extend(below.into_iter().rev());
@@ -140,58 +160,25 @@ fn metadata(path: &Path) -> Result<fs::Metadata, Fault> {
     Err(Fault::of(path.display(), "neither a file nor a folder"))
 }
 
+/// What lies in a folder.
+enum Kind {
+    File,
+    Folder,
+    /// A pipe, a device.
+    Other,
+    Nothing,
+}
+
+fn kind(path: &Path) -> Result<Kind, Fault> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Ok(Kind::Folder),
+        Ok(metadata) if metadata.is_file() => Ok(Kind::File),
+        Ok(_) => Ok(Kind::Other),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Kind::Nothing),
+        Err(error) => Err(Fault::of(path.display(), error)),
+    }
+}
+
 fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
-}
-
-/// Why a file found in a folder may be passed over.
-fn reason(cause: &NoEndorsement, path: &Path) -> Option<String> {
-    match cause {
-        NoEndorsement::Evidence(_) => Some(cause.to_string()),
-        NoEndorsement::Unknown(_) => reason_to_skip(path).map(str::to_owned),
-    }
-}
-
-/// Why a file found in a folder, whose content is no endorsement known here, is none by its name either.
-fn reason_to_skip(path: &Path) -> Option<&'static str> {
-    let lower = |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).map(str::to_ascii_lowercase);
-    let (name, stem) = (lower(path.file_name())?, lower(path.file_stem())?);
-    let ending = lower(path.extension()).unwrap_or_default();
-    if PROMISES.contains(&ending.as_str()) {
-        return None;
-    }
-    if EVIDENCE.contains(&name.as_str()) {
-        return Some("evidence by its name, and no endorsement by its content");
-    }
-    let beside = is_hidden(path) || BESIDE.contains(&stem.as_str()) || ENDINGS.contains(&ending.as_str());
-    beside.then_some("no endorsement by its name and content")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_clearly_no_endorsement_is_passed_over_by_name() {
-        let skipped = |name: &str| reason_to_skip(&Path::new("folder").join(name)).is_some();
-        for name in [
-            "README",
-            "readme.md",
-            "LICENSE.html",
-            "verify-at.txt",
-            "report.bin",
-            "quote.bin",
-            "MANIFEST.tsv",
-            ".x",
-            "a.CBOR",
-        ] {
-            assert!(skipped(name), "{name}");
-        }
-        for name in ["ark.der", "milan.crl", "vcek", "quote2.bin", "attestation-keys", "collateral.json", "table.bin"] {
-            assert!(!skipped(name), "{name}");
-        }
-        for name in ["license-milan.crl", "license.crl", "README.PEM", "notice-milan", "manifest-crl", ".milan.crl"] {
-            assert!(!skipped(name), "{name}");
-        }
-    }
 }

@@ -97,6 +97,7 @@ pub(in super::super) struct Item {
 pub(in super::super) fn items(piece: Piece, place: Place) -> Result<Vec<(Item, Place)>, String> {
     let pieces = match piece {
         Piece::Unneeded(_) => return Ok(Vec::new()),
+        Piece::Unusable(spoilt) => return Err(spoilt.cause),
         Piece::Collateral(document) => parts(&document)?,
         Piece::Table(table) => table_pieces(&table)?,
         Piece::AttestationKeys(keys) => return Ok(keys.iter().map(|key| (attestation_key(key), place)).collect()),
@@ -124,6 +125,7 @@ impl Item {
             Piece::TcbInfo(json) => document(Kind::TcbInfo, "tcbInfo", json),
             Piece::QeIdentity(json) => document(Kind::QeIdentity, "enclaveIdentity", json),
             Piece::Collateral(_) | Piece::Table(_) | Piece::AttestationKeys(_) | Piece::Unneeded(_) => return Ok(None),
+            Piece::Unusable(spoilt) => return Err(spoilt.cause),
         };
         item.map(Some)
     }

@@ -116,7 +116,7 @@ pub(super) fn public_key(certificate: &X509Certificate<'_>) -> Result<PublicKey,
     let bits = &certificate.public_key().subject_public_key;
     match <PublicKey>::try_from(bits.data.as_ref()) {
         Ok(key) if bits.unused_bits == 0 => Ok(key),
-        _ => Err(X509Error::Algorithm),
+        _ => Err(X509Error::Key),
     }
 }
 
