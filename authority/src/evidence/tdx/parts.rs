@@ -80,7 +80,7 @@ impl TdxRoot {
     /// one that ends a quote's chain.
     ///
     /// The list of a PCK CA whose certificate is not among the parts is kept: quotes bring that certificate, and the list
-    /// is verified with it. [`TdxRoot::standings`] tells such a list from one that was verified.
+    /// is verified with it. The store tells such a list from one that was verified.
     ///
     /// # Errors
     /// [`EndorsementError::Intel`] names the part that does not parse, is not for TDX, or whose signer is missing;
