@@ -189,7 +189,7 @@ mod quote_signature {
 
     #[test]
     fn absent_since_the_host_masked_the_chip_key() {
-        refused(Snp, snp!(|machine| machine.key_info = 7 << 2), QuoteSignature, Authority);
+        refused(Snp, snp!(|machine| machine.key_info = 7 << 2), Unsupported, Authority);
     }
 }
 
