@@ -1,8 +1,7 @@
 //! Endorsements for one judgement, from files and folders on the command line: read, recognised and put together. A root
-//! is trusted because the person at the command line named its file, its folder or its digest, and for no other reason:
-//! not because it lies with the evidence, nor because collateral carries it; there only a vendor's own root counts, known by its
-//! digest. Nothing is fetched.
-//! A file that is not understood is refused; what has no effect is told of.
+//! is trusted because the person at the command line named its file, its folder or its digest. Where it lies with the
+//! evidence, or collateral carries it, only a vendor's own counts, known by its digest. Nothing is fetched. A file that is
+//! not understood is refused; what has no effect is told of.
 
 mod amd;
 pub(super) mod found;
