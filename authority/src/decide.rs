@@ -231,7 +231,7 @@ impl Authority {
         };
         // No grant without its record: if the log cannot be written, nothing is granted. Nor to a TPM whose state is older
         // than one that was granted something: found here, so that no other grant comes in between.
-        let recorded = self.store.record_grant(event, verdict.tpm.as_ref(), time).map_err(|fault| internal(&fault))?;
+        let recorded = self.store.record_grant(event, &verdict.tpm, time).map_err(|fault| internal(&fault))?;
         recorded.map_err(|rolled_back| Refusal::new(RefusalCode::TpmRolledBack, rolled_back))?;
         tracing::info!(identifier = result.identifier.uri(), reference_values = result.reference_values, "granted");
         Ok(reply)

@@ -6,7 +6,7 @@
 use crate::audit::{BrokenChain, Event, Head, Record, hex};
 use crate::fault::Fault;
 use crate::files;
-use crate::tpm_history::{Reached, RolledBack, TpmMoment};
+use crate::tpm_history::{Reached, RolledBack, TpmAge, TpmMoment};
 use inwit_protocol::primitives::sha256;
 use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use std::path::Path;
@@ -92,14 +92,9 @@ impl Store {
 
     /// Records a grant, and how far the TPM that vouched for it had come: both, or neither where that TPM went back. Two
     /// grants at a time are one after the other here, so a state cannot be used twice in between.
-    pub(crate) fn record_grant(
-        &self,
-        event: Event,
-        tpm: Option<&TpmMoment>,
-        time: u64,
-    ) -> Result<Result<(), RolledBack>, Fault> {
+    pub(crate) fn record_grant(&self, event: Event, tpm: &TpmAge, time: u64) -> Result<Result<(), RolledBack>, Fault> {
         let transaction = self.begin()?;
-        if let Some(moment) = tpm
+        if let Some(moment) = tpm.moment()
             && let Err(rolled_back) = advance(&transaction, moment, time)?
         {
             // Not committed: nothing was changed.
@@ -194,7 +189,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store.redb");
         let granted = |store: &Store, moment: &TpmMoment| {
-            store.record_grant(Event::SecretStored { name: "a grant".into() }, Some(moment), 1).unwrap()
+            store.record_grant(Event::SecretStored { name: "a grant".into() }, &Some(moment.clone()).into(), 1).unwrap()
         };
         let store = Store::create(&path).unwrap();
         assert!(granted(&store, &moment(5, 0, 1_000, true)).is_ok());
@@ -205,7 +200,7 @@ mod tests {
         assert!(granted(&store, &moment(6, 0, 1_999, true)).is_err());
         assert_eq!(store.verify_audit().unwrap().unwrap().length, 2, "what is not granted is not recorded as granted");
         assert!(granted(&store, &moment(6, 0, 2_001, true)).is_ok());
-        assert!(store.record_grant(Event::SecretStored { name: "no TPM".into() }, None, 1).unwrap().is_ok());
+        assert!(store.record_grant(Event::SecretStored { name: "no TPM".into() }, &None.into(), 1).unwrap().is_ok());
         assert_eq!(store.verify_audit().unwrap().unwrap().length, 4);
     }
 
@@ -213,7 +208,8 @@ mod tests {
     fn a_tpm_is_forgotten_once_and_on_record() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::create(&dir.path().join("store.redb")).unwrap();
-        let granted = |moment| store.record_grant(Event::SecretStored { name: "a grant".into() }, Some(&moment), 1);
+        let granted =
+            |moment| store.record_grant(Event::SecretStored { name: "a grant".into() }, &Some(moment).into(), 1);
         assert!(granted(moment(5, 0, 1_000, true)).unwrap().is_ok());
         let cleared = || moment(0, 0, 10, true);
         assert!(granted(cleared()).unwrap().is_err());

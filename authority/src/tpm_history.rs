@@ -45,25 +45,45 @@ pub(crate) struct TpmMoment {
 }
 
 impl TpmMoment {
-    /// From the claims of a platform with a TPM; nothing of another.
-    pub(crate) fn of(claims: &Claims) -> Option<Self> {
+    /// SHA-256 of the attestation key's SubjectPublicKeyInfo: what the history is kept under.
+    pub(crate) fn key(&self) -> &[u8; 32] {
+        &self.key
+    }
+}
+
+/// The age of the TPM that vouched for appraised claims; of a platform that has none, that there is none. Only claims say
+/// which: a grant cannot be recorded with a history left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TpmAge(Option<TpmMoment>);
+
+impl TpmAge {
+    /// What the claims say of a TPM.
+    pub(crate) fn of(claims: &Claims) -> Self {
         let tpm = match claims {
-            Claims::Vtpm(claims) => claims,
-            Claims::Azure(claims) => claims.tpm.as_ref()?,
-            Claims::Snp(_) | Claims::Tdx(_) => return None,
+            Claims::Vtpm(claims) => Some(&**claims),
+            // Without a quote of its TPM an Azure machine is not appraised.
+            Claims::Azure(claims) => claims.tpm.as_ref(),
+            Claims::Snp(_) | Claims::Tdx(_) => None,
         };
-        Some(Self {
+        Self(tpm.map(|tpm| TpmMoment {
             key: tpm.attestation_key,
             reset_count: tpm.reset_count,
             restart_count: tpm.restart_count,
             clock: tpm.clock,
             clock_safe: tpm.clock_safe,
-        })
+        }))
     }
 
-    /// SHA-256 of the attestation key's SubjectPublicKeyInfo: what the history is kept under.
-    pub(crate) fn key(&self) -> &[u8; 32] {
-        &self.key
+    /// What is to be compared with the history.
+    pub(crate) fn moment(&self) -> Option<&TpmMoment> {
+        self.0.as_ref()
+    }
+}
+
+#[cfg(test)]
+impl From<Option<TpmMoment>> for TpmAge {
+    fn from(moment: Option<TpmMoment>) -> Self {
+        Self(moment)
     }
 }
 

@@ -5,7 +5,7 @@
 use crate::evidence::{AppraisalPolicy, Endorsements, authenticate};
 use crate::policy::PolicyFile;
 use crate::registry::Registry;
-use crate::tpm_history::TpmMoment;
+use crate::tpm_history::TpmAge;
 use inwit_protocol::binding::{Binding, BindingError, Purpose};
 use inwit_protocol::message::AcquireRequest;
 use inwit_protocol::primitives::{PublicKey, SigningKey, sha256};
@@ -37,7 +37,7 @@ pub struct Verdict {
     /// For whoever issues or releases.
     pub result: Signed<AttestationResult>,
     /// How far the TPM that vouched had come; to be compared with its history before anything is granted.
-    pub(crate) tpm: Option<TpmMoment>,
+    pub(crate) tpm: TpmAge,
 }
 
 /// The Verifier, with everything that it judges by, read at one moment.
@@ -136,7 +136,7 @@ impl Verifier {
         };
         let signed = Signed::sign(&result, &self.key, random);
         let result = signed.map_err(|error| Refusal::new(RefusalCode::Internal, error))?;
-        Ok(Verdict { result, tpm: TpmMoment::of(appraised.claims()) })
+        Ok(Verdict { result, tpm: TpmAge::of(appraised.claims()) })
     }
 }
 

@@ -66,7 +66,7 @@ mod tests {
         let state = State::create(&path, &TrustDomain::parse("demo.example").unwrap(), now().unwrap()).unwrap();
         let granted = |moment| {
             let event = Event::SecretStored { name: "a grant".into() };
-            state.store().unwrap().record_grant(event, Some(&moment), now().unwrap()).unwrap()
+            state.store().unwrap().record_grant(event, &Some(moment).into(), now().unwrap()).unwrap()
         };
         assert!(granted(moment(7, 1, 9_000, true)).is_ok());
         let refusal = granted(moment(0, 0, 10, true)).unwrap_err().to_string();

@@ -39,6 +39,8 @@ pub(super) enum AzureError {
     Runtime(#[from] RuntimeError),
     #[error("a TDREPORT proves nothing outside of its machine: send the TDX quote made from it (IMDS, /acc/tdquote)")]
     NoTdQuote,
+    #[error("the Evidence holds a TDX quote beside an SNP report")]
+    Superfluous,
     #[error(transparent)]
     TdReport(#[from] TdReportError),
     #[error("the TPM quote of HCLAkPub: {0}")]
@@ -56,9 +58,11 @@ impl From<AzureError> for Refusal {
                 | ReportError::Hash(_),
             )
             | AzureError::Runtime(RuntimeError::Key(_)) => RefusalCode::Unsupported,
-            AzureError::Quote(_) | AzureError::Report(_) | AzureError::Tee | AzureError::Runtime(_) => {
-                RefusalCode::Malformed
-            }
+            AzureError::Quote(_)
+            | AzureError::Report(_)
+            | AzureError::Tee
+            | AzureError::Superfluous
+            | AzureError::Runtime(_) => RefusalCode::Malformed,
             AzureError::TdReport(TdReportError::Form(_)) => RefusalCode::Malformed,
             AzureError::Claims | AzureError::TdReport(TdReportError::Differs(_)) => RefusalCode::QuoteSignature,
             AzureError::NoTdQuote => RefusalCode::EvidenceMissing,
@@ -83,7 +87,10 @@ pub(super) fn authenticate_snp(
     at: u64,
 ) -> Result<Authenticated, Refusal> {
     let quote = AzureQuote::parse(quote).map_err(AzureError::Quote)?;
-    nothing(quote.td_quote.as_deref().unwrap_or_default(), "a TDX quote beside an SNP report")?;
+    // An empty one is one too: the same Evidence in another form.
+    if quote.td_quote.is_some() {
+        return Err(AzureError::Superfluous.into());
+    }
     let report = Report::parse(&quote.hcl_report).map_err(AzureError::from)?;
     let Hardware::Snp(hardware) = report.hardware else { return Err(AzureError::Tee.into()) };
     let snp::Authenticated { report_data, claims } = snp::authenticate(hardware, table, by, at)?;
