@@ -333,8 +333,10 @@ fn what_azure_does_not_have_is_refused() {
     let (evidence, by, at) = genuine(&vectors, "evidence-v1.json");
     let code = |evidence: &Evidence| -> Result<_, Refusal> { authenticate(evidence, &by, at) };
     let quote = AzureQuote::parse(&evidence.quote).unwrap();
-    let with_td = AzureQuote { td_quote: Some(vec![4; 700]), ..quote.clone() };
-    refused_as(code(&Evidence { quote: with_td.encode(), ..evidence.clone() }), RefusalCode::Malformed);
+    for td_quote in [vec![], vec![4; 700]] {
+        let with_td = AzureQuote { td_quote: Some(td_quote), ..quote.clone() };
+        refused_as(code(&Evidence { quote: with_td.encode(), ..evidence.clone() }), RefusalCode::Malformed);
+    }
     refused_as(code(&Evidence { quote: quote.hcl_report.clone(), ..evidence.clone() }), RefusalCode::Malformed);
     let td = Evidence { endorsements: vec![1], ..azure::tdx(&quote) };
     refused_as(code(&td), RefusalCode::Malformed);
