@@ -14,6 +14,8 @@ mod sections;
 pub use error::FirmwareError;
 pub use sections::{SevSection, SevSectionKind, TdvfSection};
 
+use serde::{Deserialize, Serialize};
+
 use crate::bytes::{array_at, u16_at, u32_at};
 
 /// Bytes of a guest page.
@@ -44,7 +46,8 @@ pub struct Firmware<'a> {
 }
 
 /// Where the firmware looks for the hashes of kernel, initial ramdisk and command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HashTableArea {
     /// Guest physical address.
     pub address: u32,

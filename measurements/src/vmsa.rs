@@ -1,28 +1,64 @@
-//! The register page (VMSA) that each vCPU starts from, as QEMU and KVM set it up and the security processor measures it.
+//! The register page (VMSA) that each vCPU starts from, as the hypervisor sets it up and the security processor measures
+//! it.
 //!
-//! Sources: AMD64 APM volume 2 appendix B (VMSA layout), Linux KVM SVM reset values, QEMU x86 CPU reset. Everything not
-//! set here is zero. Nothing foreign is parsed; never touches guest memory.
+//! Sources: AMD64 APM volume 2 appendix B (VMSA layout), Linux KVM SVM reset values, QEMU x86 CPU reset; for EC2 and GCE
+//! what an independent calculator (sev-snp-measure 0.0.13) computes. Everything not set here is zero. Nothing foreign is
+//! parsed; never touches guest memory.
 
 use crate::ovmf::PAGE;
+use crate::snp::Vmm;
 
 /// Where the boot processor starts: the reset vector.
 pub(crate) const RESET_EIP: u32 = 0xffff_fff0;
 
+/// Where the initial registers of hypervisors differ.
+struct Flavour {
+    cs: u16,
+    ss: u16,
+    tr: u16,
+    pat: u64,
+    rdx: u64,
+    mxcsr: u32,
+    fcw: u16,
+}
+
+impl Flavour {
+    fn of(vmm: Vmm, eip: u32, cpu_signature: u32) -> Self {
+        /// The page attribute table at reset.
+        const PAT: u64 = 0x0007_0406_0007_0406;
+        /// What EC2 and GCE put into RDX, whatever the CPU: the reset value of the first 64-bit family.
+        const NO_SIGNATURE: u64 = 0x600;
+        match vmm {
+            // RDX: CPUID 1 EAX, as after a hardware reset.
+            Vmm::Qemu => {
+                let rdx = cpu_signature.into();
+                Self { cs: 0x9b, ss: 0x93, tr: 0x8b, pat: PAT, rdx, mxcsr: 0x1f80, fcw: 0x037f }
+            }
+            Vmm::Ec2 => {
+                let cs = if eip == RESET_EIP { 0x9a } else { 0x9b };
+                Self { cs, ss: 0x92, tr: 0x83, pat: PAT, rdx: NO_SIGNATURE, mxcsr: 0, fcw: 0 }
+            }
+            Vmm::Gce => Self { cs: 0x9b, ss: 0x93, tr: 0x8b, pat: 0x0007_0106, rdx: NO_SIGNATURE, mxcsr: 0, fcw: 0 },
+        }
+    }
+}
+
 /// A VMSA page for a vCPU that starts at `eip`, with a CPU signature and SEV_FEATURES.
-pub(crate) fn page(eip: u32, cpu_signature: u32, sev_features: u64) -> Box<[u8; PAGE]> {
+pub(crate) fn page(vmm: Vmm, eip: u32, cpu_signature: u32, sev_features: u64) -> Box<[u8; PAGE]> {
+    let Flavour { cs, ss, tr, pat, rdx, mxcsr, fcw } = Flavour::of(vmm, eip, cpu_signature);
     let mut page = Box::new([0; PAGE]);
     // Segments of 16 bytes: selector u16, attributes u16, limit u32, base u64. Real-mode limits throughout.
     let data = 0x0093;
     segment(&mut page, 0x00, 0, data, 0); // ES
-    segment(&mut page, 0x10, 0xf000, 0x009b, eip & 0xffff_0000); // CS
-    segment(&mut page, 0x20, 0, data, 0); // SS
+    segment(&mut page, 0x10, 0xf000, cs, eip & 0xffff_0000); // CS
+    segment(&mut page, 0x20, 0, ss, 0); // SS
     segment(&mut page, 0x30, 0, data, 0); // DS
     segment(&mut page, 0x40, 0, data, 0); // FS
     segment(&mut page, 0x50, 0, data, 0); // GS
     segment(&mut page, 0x60, 0, 0, 0); // GDTR
     segment(&mut page, 0x70, 0, 0x0082, 0); // LDTR
     segment(&mut page, 0x80, 0, 0, 0); // IDTR
-    segment(&mut page, 0x90, 0, 0x008b, 0); // TR
+    segment(&mut page, 0x90, 0, tr, 0); // TR
     put(&mut page, 0x0d0, &0x1000u64.to_le_bytes()); // EFER: KVM sets SVME
     put(&mut page, 0x148, &0x40u64.to_le_bytes()); // CR4: KVM sets MCE
     put(&mut page, 0x158, &0x10u64.to_le_bytes()); // CR0: ET
@@ -30,12 +66,12 @@ pub(crate) fn page(eip: u32, cpu_signature: u32, sev_features: u64) -> Box<[u8; 
     put(&mut page, 0x168, &0xffff_0ff0u64.to_le_bytes()); // DR6
     put(&mut page, 0x170, &0x2u64.to_le_bytes()); // RFLAGS
     put(&mut page, 0x178, &u64::from(eip & 0xffff).to_le_bytes()); // RIP
-    put(&mut page, 0x268, &0x0007_0406_0007_0406u64.to_le_bytes()); // PAT at reset
-    put(&mut page, 0x310, &u64::from(cpu_signature).to_le_bytes()); // RDX: CPUID 1 EAX, as after a hardware reset
+    put(&mut page, 0x268, &pat.to_le_bytes()); // PAT
+    put(&mut page, 0x310, &rdx.to_le_bytes()); // RDX
     put(&mut page, 0x3b0, &sev_features.to_le_bytes());
     put(&mut page, 0x3e8, &1u64.to_le_bytes()); // XCR0: x87 state only
-    put(&mut page, 0x408, &0x1f80u32.to_le_bytes()); // MXCSR
-    put(&mut page, 0x410, &0x037fu16.to_le_bytes()); // FCW
+    put(&mut page, 0x408, &mxcsr.to_le_bytes()); // MXCSR
+    put(&mut page, 0x410, &fcw.to_le_bytes()); // FCW
     page
 }
 
@@ -59,11 +95,11 @@ mod tests {
     #[test]
     fn pages_have_the_published_digests() {
         // EPYC-v4, SEV_FEATURES 1, as computed with an independent calculator.
-        let boot = sha384(page(RESET_EIP, 0x0080_0f12, 1).as_ref());
+        let boot = sha384(page(Vmm::Qemu, RESET_EIP, 0x0080_0f12, 1).as_ref());
         let boot_page =
             "77920c4c629ff47e90c0e174fc1ad0eb6fa664f88cd4739488058a8c6cb1a77b3856f55378e9518d0da99452d51c553a";
         assert_eq!(boot.to_string(), boot_page);
-        let application = sha384(page(0x0080_b004, 0x0080_0f12, 1).as_ref());
+        let application = sha384(page(Vmm::Qemu, 0x0080_b004, 0x0080_0f12, 1).as_ref());
         let application_page =
             "8413b852790765a310d95867a8b00bfca3a802b5a80830044b45e253fe96222657e11e53fcf63eb0e0afd722385bf7b4";
         assert_eq!(application.to_string(), application_page);

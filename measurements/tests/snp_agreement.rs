@@ -57,7 +57,7 @@ fn a_recorded_firmware_has_its_recorded_digests() {
     ] {
         assert_eq!(measure(&firmware, None, vcpus, "EPYC-v4", 1), expected);
     }
-    let boot = DirectBoot::measure(b"kernel", b"", "");
+    let boot = DirectBoot::measure(b"kernel", b"", "").unwrap();
     let refused =
         launch_digest(&firmware, Some(&boot), NonZeroU16::MIN, CpuSignature::EPYC_V4, GuestFeatures::SNP, Vmm::Qemu);
     assert_eq!(refused, Err(MeasureError::NoKernelHashes));
@@ -125,7 +125,7 @@ for append in appends:
 
 fn compare(python: &Path, path: &Path, kernel: &Path, initrd: &Path) -> usize {
     let firmware = std::fs::read(path).unwrap();
-    let probe = DirectBoot::measure(b"", b"", "");
+    let probe = DirectBoot::measure(b"", b"", "").unwrap();
     let cpu = CpuSignature::EPYC_V4;
     let probed = launch_digest(&firmware, Some(&probe), NonZeroU16::MIN, cpu, GuestFeatures::SNP, Vmm::Qemu);
     let with_kernel = probed != Err(MeasureError::NoKernelHashes);
@@ -142,7 +142,7 @@ fn compare(python: &Path, path: &Path, kernel: &Path, initrd: &Path) -> usize {
     let mut compared = 0;
     for append in appends.into_iter().take(if with_kernel { 4 } else { 1 }) {
         let read = |path| std::fs::read(path).unwrap();
-        let boot = append.map(|append| DirectBoot::measure(&read(kernel), &read(initrd), append));
+        let boot = append.map(|append| DirectBoot::measure(&read(kernel), &read(initrd), append).unwrap());
         for cpu in ["EPYC", "EPYC-v4", "EPYC-Rome", "EPYC-Milan", "EPYC-Genoa", "EPYC-Turin"] {
             for vcpus in [1, 2, 4, 64] {
                 for features in [0x1, 0x21] {

@@ -6,7 +6,9 @@
 //! Not trusted: every number; overlapping, absurd and unknown sections are refused, because a hypervisor might read
 //! them in another way than this program. Never done here: hashing.
 
-use super::{FOUR_GIB, Firmware, FirmwareError, PAGE, guid};
+use serde::{Deserialize, Serialize};
+
+use super::{FOUR_GIB, Firmware, FirmwareError, MAX_FIRMWARE_BYTES, PAGE, guid};
 use crate::bytes::{array_at, index, slice_at, u32_at, u64_at};
 
 /// More sections than any build has (OVMF 5 to 7, with SVSM 8).
@@ -14,12 +16,15 @@ const MAX_SECTIONS: u32 = 64;
 /// Most guest memory that metadata may name in all: bounds the page loops of the digests built on it.
 const MAX_SECTION_BYTES: u64 = 1 << 30;
 
+const SEV: &str = "SEV";
+
 pub(super) const SEV_METADATA: [u8; 16] = guid(0xdc88_6566, 0x984a, 0x4798, 0xa75e_5585_a7bf_67cc);
 pub(super) const TDX_METADATA: [u8; 16] = guid(0xe47a_6535, 0x984a, 0x4798, 0x865e_4685_a7bf_8ec2);
 pub(super) const TDVF_DESCRIPTOR: [u8; 16] = guid(0xe9ea_f9f3, 0x168e, 0x44d5, 0xa8eb_7f4d_8738_f6ae);
 
 /// What a hypervisor does with a section of the SEV metadata.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum SevSectionKind {
     /// Early memory, zero pages.
     SecMem,
@@ -34,7 +39,8 @@ pub enum SevSectionKind {
 }
 
 /// A section of the SEV metadata; address and size are multiples of [`PAGE`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SevSection {
     /// What is put there.
     pub kind: SevSectionKind,
@@ -42,6 +48,24 @@ pub struct SevSection {
     pub address: u32,
     /// Bytes.
     pub size: u32,
+}
+
+impl SevSection {
+    /// Holds sections that were stored apart from their image of `image_bytes` to the rules for metadata in an image.
+    pub(crate) fn check(image_bytes: u32, sections: &[Self]) -> Result<(), FirmwareError> {
+        let bytes = index(image_bytes).unwrap_or(usize::MAX);
+        if bytes == 0 || bytes > MAX_FIRMWARE_BYTES || !bytes.is_multiple_of(PAGE) {
+            return Err(FirmwareError::Size(bytes));
+        }
+        if u32::try_from(sections.len()).map_or(true, |count| count > MAX_SECTIONS) {
+            return Err(FirmwareError::Metadata(SEV));
+        }
+        let mut claims = Claims::below(FOUR_GIB - u64::from(image_bytes));
+        for (number, section) in sections.iter().enumerate() {
+            claims.sev(number, section)?;
+        }
+        claims.check_overlaps()
+    }
 }
 
 /// A section of the TDVF metadata (Intel TDX Virtual Firmware Design Guide, section 11).
@@ -65,12 +89,11 @@ impl<'a> Firmware<'a> {
     /// # Errors
     /// [`FirmwareError`]: none there, malformed, absurd, overlapping, or of an unknown type.
     pub fn sev_sections(&self) -> Result<Vec<SevSection>, FirmwareError> {
-        const SEV: &str = "SEV";
         let malformed = FirmwareError::Metadata(SEV);
         let entry = self.entry(&SEV_METADATA).ok_or(FirmwareError::NoMetadata(SEV))?;
         let (start, count) = self.metadata(entry, SEV, *b"ASEV", 12)?;
         let mut sections = Vec::new();
-        let mut claims = Claims::of(SEV, self);
+        let mut claims = Claims::below(self.address());
         for number in 0..count {
             let at = start + 16 + number * 12;
             let (Some(address), Some(size), Some(kind)) =
@@ -90,13 +113,9 @@ impl<'a> Firmware<'a> {
                 // Builds keep an unused slot so; no hypervisor puts a page there.
                 continue;
             }
-            claims.claim(number, address.into(), size.into())?;
-            let one_page = !matches!(kind, SevSectionKind::SecMem | SevSectionKind::SvsmCaa);
-            if one_page && index(size) != Some(PAGE) {
-                let (address, size) = (address.into(), size.into());
-                return Err(FirmwareError::AbsurdSection { platform: SEV, number, address, size });
-            }
-            sections.push(SevSection { kind, address, size });
+            let section = SevSection { kind, address, size };
+            claims.sev(number, &section)?;
+            sections.push(section);
         }
         claims.check_overlaps()?;
         Ok(sections)
@@ -183,9 +202,19 @@ struct Claims {
 }
 
 impl Claims {
-    /// Begins with the image itself, which SEV metadata must not touch.
-    fn of(platform: &'static str, firmware: &Firmware<'_>) -> Self {
-        Self { platform, ranges: vec![(firmware.address(), FOUR_GIB)], total: 0 }
+    /// Begins with the image itself at `address`, which SEV metadata must not touch.
+    fn below(address: u64) -> Self {
+        Self { platform: SEV, ranges: vec![(address, FOUR_GIB)], total: 0 }
+    }
+
+    fn sev(&mut self, number: usize, section: &SevSection) -> Result<(), FirmwareError> {
+        let (address, size) = (section.address.into(), section.size.into());
+        self.claim(number, address, size)?;
+        let one_page = !matches!(section.kind, SevSectionKind::SecMem | SevSectionKind::SvsmCaa);
+        if one_page && index(section.size) != Some(PAGE) {
+            return Err(FirmwareError::AbsurdSection { platform: SEV, number, address, size });
+        }
+        Ok(())
     }
 
     fn claim(&mut self, number: usize, address: u64, size: u64) -> Result<(), FirmwareError> {

@@ -47,7 +47,7 @@ fuzz_target!(init: inwit_fuzz::begin_with(first()), |input: &[u8]| {
     // Metadata may name up to a GiB, which is slow but meant; only small ones are hashed here.
     let few = |bytes: u64| bytes <= 1 << 24;
     if firmware.sev_sections().is_ok_and(|all| few(all.iter().map(|one| u64::from(one.size)).sum())) {
-        let boot = DirectBoot::measure(b"kernel", b"initrd", "console=ttyS0");
+        let boot = DirectBoot::measure(b"kernel", b"initrd", "console=ttyS0").unwrap();
         for (boot, vcpus) in [(None, NonZeroU16::MIN), (Some(&boot), NonZeroU16::MAX)] {
             let _ = launch_digest(&image, boot, vcpus, CpuSignature::EPYC_V4, GuestFeatures::SNP, Vmm::Qemu);
         }

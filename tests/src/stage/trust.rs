@@ -54,7 +54,8 @@ pub fn measure(platform: Platform, booted: &Booted<'_>, agent: &AgentReference) 
     Ok(match (platform, booted) {
         (Platform::Snp, Booted::Process) => Measured::Snp { launch_digest: Digest::from_bytes(stand_in) },
         (Platform::Snp, Booted::Machine { firmware, kernel, .. }) => {
-            let boot = DirectBoot::measure(kernel.kernel, kernel.initrd, kernel.append);
+            let boot = DirectBoot::measure(kernel.kernel, kernel.initrd, kernel.append)
+                .map_err(|error| failed("launch digest")(&error))?;
             let digest = launch_digest(
                 firmware,
                 Some(&boot),

@@ -54,7 +54,7 @@ pub(crate) fn measure(arguments: &SnpArguments) -> Result<Values, Failure> {
         None => None,
         Some(kernel) => {
             let initrd = arguments.initrd.as_deref().map(read).transpose()?.unwrap_or_default();
-            Some(DirectBoot::measure(&read(kernel)?, &initrd, &arguments.append))
+            Some(DirectBoot::measure(&read(kernel)?, &initrd, &arguments.append).map_err(Failure::refused)?)
         }
     };
     let (cpu, features) = (arguments.cpu(), arguments.guest_features);

@@ -1,0 +1,302 @@
+//! What a firmware image contributes to an SNP launch, measured once; from it the digest of any shape of guest.
+//!
+//! It can be stored and read back: whoever has it can compute launch digests without the image.
+//!
+//! Not trusted: the image, and the stored form, which is checked like an image's own metadata. Never reads files.
+
+use std::num::{NonZeroU16, NonZeroU32};
+
+use serde::{Deserialize, Serialize};
+
+use super::launch::{Launch, PageType, VMSA_ADDRESS};
+use super::{CpuSignature, DirectBoot, GuestFeatures, MeasureError, Vmm};
+use crate::bytes::index;
+use crate::digest::{Digest, sha384};
+use crate::ovmf::{FOUR_GIB, Firmware, FirmwareError, HashTableArea, PAGE, SevSection, SevSectionKind};
+use crate::vmsa;
+
+/// Everything of a firmware image that launch digests are made of.
+///
+/// As TOML or JSON: `image_bytes`, `image_digest` (96 hexadecimal digits), `sections` (each `kind`, `address`, `size`),
+/// and where the build has them `hash_table` (`address`, `size`) and `ap_reset_eip`. Unknown fields are refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Stored")]
+pub struct FirmwareLaunch {
+    image_bytes: u32,
+    image_digest: Digest<48>,
+    sections: Vec<SevSection>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash_table: Option<HashTableArea>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ap_reset_eip: Option<NonZeroU32>,
+}
+
+/// The stored form before it is checked.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    image_bytes: u32,
+    image_digest: Digest<48>,
+    sections: Vec<SevSection>,
+    #[serde(default)]
+    hash_table: Option<HashTableArea>,
+    #[serde(default)]
+    ap_reset_eip: Option<NonZeroU32>,
+}
+
+impl TryFrom<Stored> for FirmwareLaunch {
+    type Error = FirmwareError;
+
+    fn try_from(stored: Stored) -> Result<Self, FirmwareError> {
+        let Stored { image_bytes, image_digest, sections, hash_table, ap_reset_eip } = stored;
+        SevSection::check(image_bytes, &sections)?;
+        if hash_table.is_some_and(|area| area.address == 0) {
+            return Err(FirmwareError::Metadata("SEV"));
+        }
+        Ok(Self { image_bytes, image_digest, sections, hash_table, ap_reset_eip })
+    }
+}
+
+impl FirmwareLaunch {
+    /// Reads the metadata of a whole image, as given to QEMU as `-bios`, and hashes it.
+    ///
+    /// # Errors
+    /// [`FirmwareError`]: nothing is hashed of an image that is not understood.
+    pub fn measure(image: &[u8]) -> Result<Self, FirmwareError> {
+        let firmware = Firmware::parse(image)?;
+        let sections = firmware.sev_sections()?;
+        let hash_table = firmware.hash_table_area()?;
+        // QEMU takes zero for a block that was never filled in.
+        let ap_reset_eip = firmware.ap_reset_eip()?.and_then(NonZeroU32::new);
+        let image_bytes = u32::try_from(image.len()).map_err(|_| FirmwareError::Size(image.len()))?;
+        let mut launch = Launch::begin();
+        launch.contents(PageType::Normal, image, firmware.address());
+        Ok(Self { image_bytes, image_digest: launch.digest(), sections, hash_table, ap_reset_eip })
+    }
+
+    /// Bytes of the image.
+    #[must_use]
+    pub const fn image_bytes(&self) -> u32 {
+        self.image_bytes
+    }
+
+    /// The running launch digest after the pages of the image, before anything else.
+    #[must_use]
+    pub const fn image_digest(&self) -> &Digest<48> {
+        &self.image_digest
+    }
+
+    /// Guest physical address of the first byte: the image ends at 4 GiB.
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        FOUR_GIB - u64::from(self.image_bytes)
+    }
+
+    /// The sections of the SEV metadata, in table order.
+    #[must_use]
+    pub fn sections(&self) -> &[SevSection] {
+        &self.sections
+    }
+
+    /// Where this build looks for kernel hashes; none when it checks none.
+    #[must_use]
+    pub const fn hash_table_area(&self) -> Option<HashTableArea> {
+        self.hash_table
+    }
+
+    /// Where all vCPUs but the first start; none when this build can start one only.
+    #[must_use]
+    pub const fn ap_reset_eip(&self) -> Option<NonZeroU32> {
+        self.ap_reset_eip
+    }
+
+    /// MEASUREMENT of a guest: `boot` the directly loaded kernel, or none; `vcpus` all vCPUs present at launch; `cpu`
+    /// the signature of the CPU model; `features` SEV_FEATURES as the hypervisor sets them.
+    ///
+    /// # Errors
+    /// [`MeasureError::NoKernelHashes`], [`MeasureError::MisplacedHashTable`], [`MeasureError::NoApReset`].
+    pub fn digest(
+        &self,
+        boot: Option<&DirectBoot>,
+        vcpus: NonZeroU16,
+        cpu: CpuSignature,
+        features: GuestFeatures,
+        vmm: Vmm,
+    ) -> Result<Digest<48>, MeasureError> {
+        self.before_vcpus(boot, vmm)?.digest(vcpus, cpu, features)
+    }
+
+    /// The launch up to its vCPUs: what guests share that differ in nothing else.
+    ///
+    /// # Errors
+    /// [`MeasureError::NoKernelHashes`], [`MeasureError::MisplacedHashTable`].
+    pub fn before_vcpus(&self, boot: Option<&DirectBoot>, vmm: Vmm) -> Result<BeforeVcpus, MeasureError> {
+        let hashes = boot.map(|boot| boot.page(self)).transpose()?;
+        let mut launch = Launch::after(*self.image_digest.as_bytes());
+        for section in self.sections.iter().filter(|section| !vmm.adds_last(section.kind)) {
+            match (section.kind, &hashes) {
+                (SevSectionKind::KernelHashes, Some(page)) => {
+                    launch.contents(PageType::Normal, page.as_ref(), section.address.into());
+                }
+                _ => launch.unmeasured(vmm.page_type(section.kind), section.address.into(), pages_of(section)),
+            }
+        }
+        for section in self.sections.iter().filter(|section| vmm.adds_last(section.kind)) {
+            launch.unmeasured(vmm.page_type(section.kind), section.address.into(), pages_of(section));
+        }
+        Ok(BeforeVcpus { launch, ap_reset_eip: self.ap_reset_eip, vmm })
+    }
+}
+
+fn pages_of(section: &SevSection) -> usize {
+    index(section.size).unwrap_or(0) / PAGE
+}
+
+impl Vmm {
+    /// EC2 adds its CPUID page after all other sections.
+    const fn adds_last(self, kind: SevSectionKind) -> bool {
+        matches!((self, kind), (Self::Ec2, SevSectionKind::Cpuid))
+    }
+
+    /// How a section is added that no contents are given for.
+    const fn page_type(self, kind: SevSectionKind) -> PageType {
+        match (self, kind) {
+            (Self::Gce, SevSectionKind::SecMem) => PageType::Unmeasured,
+            (_, SevSectionKind::SecMem | SevSectionKind::SvsmCaa | SevSectionKind::KernelHashes) => PageType::Zero,
+            (_, SevSectionKind::Secrets) => PageType::Secrets,
+            (_, SevSectionKind::Cpuid) => PageType::Cpuid,
+        }
+    }
+}
+
+/// A launch to which everything but the vCPUs has been added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BeforeVcpus {
+    launch: Launch,
+    ap_reset_eip: Option<NonZeroU32>,
+    vmm: Vmm,
+}
+
+impl BeforeVcpus {
+    /// MEASUREMENT with this many vCPUs of this kind.
+    ///
+    /// # Errors
+    /// [`MeasureError::NoApReset`].
+    pub fn digest(
+        &self,
+        vcpus: NonZeroU16,
+        cpu: CpuSignature,
+        features: GuestFeatures,
+    ) -> Result<Digest<48>, MeasureError> {
+        let nth = usize::from(vcpus.get()) - 1;
+        self.each_count(cpu, features).nth(nth).ok_or(MeasureError::NoApReset)
+    }
+
+    /// MEASUREMENT with 1, 2, 3 … vCPUs, each one hash more than the one before: endless, but only the first when the
+    /// firmware can start one vCPU only.
+    pub fn each_count(&self, cpu: CpuSignature, features: GuestFeatures) -> impl Iterator<Item = Digest<48>> + use<> {
+        let contents = |eip| sha384(vmsa::page(self.vmm, eip, cpu.raw(), features.raw()).as_ref());
+        let mut first = self.launch;
+        first.measured(PageType::Vmsa, &contents(vmsa::RESET_EIP), VMSA_ADDRESS);
+        // All other vCPUs start from equal pages: hashed once, then each only extends the digest.
+        let mut application = None;
+        let ap_reset_eip = self.ap_reset_eip;
+        let vmm = self.vmm;
+        std::iter::successors(Some(first), move |launch| {
+            let eip = ap_reset_eip?.get();
+            let contents =
+                application.get_or_insert_with(|| sha384(vmsa::page(vmm, eip, cpu.raw(), features.raw()).as_ref()));
+            let mut next = *launch;
+            next.measured(PageType::Vmsa, contents, VMSA_ADDRESS);
+            Some(next)
+        })
+        .map(|launch| launch.digest())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ovmf::sample::Sample;
+
+    fn sample() -> FirmwareLaunch {
+        FirmwareLaunch::measure(&Sample::default().build()).unwrap()
+    }
+
+    #[test]
+    fn what_is_stored_gives_the_same_digests() {
+        let firmware = sample();
+        let json = serde_json::to_string(&firmware).unwrap();
+        assert_eq!(serde_json::from_str::<FirmwareLaunch>(&json).unwrap(), firmware);
+        let toml = toml::to_string(&firmware).unwrap();
+        assert_eq!(toml::from_str::<FirmwareLaunch>(&toml).unwrap(), firmware);
+        assert!(toml.contains("kind = \"kernel-hashes\""), "{toml}");
+        let bare = Sample { hash_table: [0, 0], ap_reset: Some(0), ..Sample::default() }.build();
+        let bare = FirmwareLaunch::measure(&bare).unwrap();
+        assert_eq!((bare.hash_table_area(), bare.ap_reset_eip()), (None, None), "zero is none");
+        let json = serde_json::to_string(&bare).unwrap();
+        assert_eq!(serde_json::from_str::<FirmwareLaunch>(&json).unwrap(), bare);
+    }
+
+    /// What is stored is held to the rules for images.
+    #[test]
+    fn a_spoiled_stored_form_is_refused() {
+        let good = serde_json::to_value(sample()).unwrap();
+        let spoil = |pointer: &str, value: serde_json::Value| {
+            let mut json = good.clone();
+            *json.pointer_mut(pointer).unwrap() = value;
+            serde_json::from_value::<FirmwareLaunch>(json).unwrap_err().to_string()
+        };
+        let hash_table = serde_json::json!({"address": 0, "size": 0x400});
+        let other = serde_json::json!({"kind": "secrets", "address": 0x80_d000, "size": 0x1000, "note": "x"});
+        let many = serde_json::json!(vec![good["sections"][1].clone(); 65]);
+        for (pointer, value, expected) in [
+            ("/image_bytes", 0.into(), "0 bytes"),
+            ("/image_bytes", 4097.into(), "4097 bytes"),
+            ("/image_bytes", u32::MAX.into(), "4294967295 bytes"),
+            ("/image_bytes", (1u64 << 32).into(), "u32"),
+            ("/image_digest", "00".into(), "96 hexadecimal"),
+            ("/sections/0/kind", "sec_mem".into(), "unknown variant"),
+            ("/sections/0/address", 1.into(), "absurd"),
+            ("/sections/0/size", 0x4000_1000.into(), "absurd"),
+            ("/sections/1/size", 0x2000.into(), "absurd"),
+            ("/sections/1/address", 0x80_0000.into(), "overlap"),
+            ("/sections/1/address", 0xffff_f000u32.into(), "overlap"),
+            ("/sections/1", other, "unknown field"),
+            ("/sections", many, "malformed"),
+            ("/hash_table", hash_table, "malformed"),
+            ("/ap_reset_eip", 0.into(), "nonzero"),
+        ] {
+            let error = spoil(pointer, value);
+            assert!(error.contains(expected), "{pointer}: {error}");
+        }
+        let mut json = good.clone();
+        json["note"] = "x".into();
+        assert!(serde_json::from_value::<FirmwareLaunch>(json).unwrap_err().to_string().contains("unknown field"));
+    }
+
+    #[test]
+    fn counts_go_on_from_each_other() {
+        let before = sample().before_vcpus(None, Vmm::Qemu).unwrap();
+        let (cpu, features) = (CpuSignature::EPYC_V4, GuestFeatures::SNP);
+        for (vcpus, digest) in (1..=64).zip(before.each_count(cpu, features)) {
+            assert_eq!(before.digest(NonZeroU16::new(vcpus).unwrap(), cpu, features), Ok(digest), "{vcpus}");
+        }
+        let alone = Sample { ap_reset: None, ..Sample::default() }.build();
+        let alone = FirmwareLaunch::measure(&alone).unwrap().before_vcpus(None, Vmm::Qemu).unwrap();
+        assert_eq!(alone.each_count(cpu, features).count(), 1);
+        assert_eq!(alone.digest(NonZeroU16::new(2).unwrap(), cpu, features), Err(MeasureError::NoApReset));
+    }
+
+    #[test]
+    fn hypervisors_differ() {
+        let firmware = sample();
+        let digest = |vmm, cpu: &str| {
+            firmware.digest(None, NonZeroU16::MIN, cpu.parse().unwrap(), GuestFeatures::SNP, vmm).unwrap()
+        };
+        let all = [Vmm::Qemu, Vmm::Ec2, Vmm::Gce].map(|vmm| digest(vmm, "EPYC-Milan"));
+        assert!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2]);
+        assert_eq!(all[1], digest(Vmm::Ec2, "EPYC-Genoa"), "EC2 does not hand over a signature");
+        assert_eq!(all[2], digest(Vmm::Gce, "EPYC-Genoa"), "nor does GCE");
+    }
+}
