@@ -18,6 +18,7 @@ pub mod reference;
 pub mod snp;
 pub mod tdx;
 mod uefi;
+pub mod uki;
 mod vmsa;
 pub mod volume;
 pub mod vtpm;

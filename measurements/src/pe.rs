@@ -12,11 +12,13 @@ use std::ops::Range;
 use ring::digest::{Algorithm, Context, SHA256, SHA384};
 use thiserror::Error;
 
-use crate::bytes::{index, slice_at, u16_at, u32_at};
+use crate::bytes::{array_at, index, slice_at, u16_at, u32_at};
 use crate::digest::{Digest, finish};
 
 /// Data directory number of the certificate table (PE format, optional header data directories).
 const CERTIFICATES: usize = 4;
+/// Machine type of x86-64.
+pub(crate) const X86_64: u16 = 0x8664;
 /// The PE format allows 96 sections to be loaded.
 const MAX_SECTIONS: u16 = 96;
 
@@ -35,6 +37,14 @@ pub enum PeError {
     /// More sections than the format allows.
     #[error("the PE image has {0} sections, more than 96")]
     Sections(u16),
+    /// An image for other processors.
+    #[error("the PE image is for machine type {found:#06x}, not {expected:#06x}: give one for this processor")]
+    Machine {
+        /// Machine type that was asked for (PE format, "Machine Types").
+        expected: u16,
+        /// Machine type of the image.
+        found: u16,
+    },
 }
 
 /// Authenticode SHA-256, as in PCR 4 of the SHA-256 bank.
@@ -61,8 +71,45 @@ fn authenticode(image: &[u8], algorithm: &'static Algorithm) -> Result<Context, 
     Ok(context)
 }
 
+/// One line of the section table, as written; nothing of it is checked yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PeSection {
+    /// Padded with NUL; a name of eight bytes has none.
+    pub(crate) name: [u8; 8],
+    /// Bytes in memory.
+    pub(crate) virtual_size: u32,
+    /// Where in memory, from the image's base.
+    pub(crate) virtual_address: u32,
+    /// Bytes in the file.
+    pub(crate) raw_size: u32,
+    /// Where in the file.
+    pub(crate) raw_offset: u32,
+}
+
+/// SizeOfHeaders, and the section table in its own order, of an image for the machine with this number.
+pub(crate) fn section_table(image: &[u8], machine: u16) -> Result<(usize, Vec<PeSection>), PeError> {
+    let headers = headers(image)?;
+    if headers.machine != machine {
+        return Err(PeError::Machine { expected: machine, found: headers.machine });
+    }
+    let cut = PeError::Malformed("the section table");
+    let line = |header| {
+        Some(PeSection {
+            name: array_at(header, 0)?,
+            virtual_size: u32_at(header, 8)?,
+            virtual_address: u32_at(header, 12)?,
+            raw_size: u32_at(header, 16)?,
+            raw_offset: u32_at(header, 20)?,
+        })
+    };
+    let table = image.get(headers.sections).ok_or(cut)?.chunks_exact(40);
+    let sections: Result<_, _> = table.map(|header| line(header).ok_or(cut)).collect();
+    Ok((headers.size, sections?))
+}
+
 /// Offsets in the file of what the headers say.
 struct Headers {
+    machine: u16,
     checksum: usize,
     /// The certificate table entry, where the image has one, and the bytes of certificates that it names.
     certificates: Option<(usize, usize)>,
@@ -81,6 +128,7 @@ fn headers(image: &[u8]) -> Result<Headers, PeError> {
     let cut = PeError::Malformed("the COFF or optional header");
     // `pe` is inside the file, so small additions cannot overflow.
     let (count, optional_size) = (u16_at(image, pe + 6).ok_or(cut)?, u16_at(image, pe + 20).ok_or(cut)?);
+    let machine = u16_at(image, pe + 4).ok_or(cut)?;
     if count > MAX_SECTIONS {
         return Err(PeError::Sections(count));
     }
@@ -105,7 +153,7 @@ fn headers(image: &[u8]) -> Result<Headers, PeError> {
     if size > image.len() || size < last {
         return Err(PeError::Malformed("SizeOfHeaders"));
     }
-    Ok(Headers { checksum: optional + 64, certificates, size, sections: sections..table_end })
+    Ok(Headers { machine, checksum: optional + 64, certificates, size, sections: sections..table_end })
 }
 
 /// The parts of the file that are hashed, in the order in which they are.
