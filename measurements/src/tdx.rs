@@ -6,9 +6,13 @@
 //!
 //! Not trusted: the firmware image. Never done here: reading a TD's registers.
 
+mod acpi;
+mod hob;
 mod machine;
 mod rtmr;
 
+pub use acpi::{AcpiBlobs, AcpiError, MAX_ACPI_BYTES};
+pub use hob::{HobError, td_hob};
 pub use machine::MachineError;
 pub use rtmr::{Event, MachineEvents, Separators, cfv_digest, rtmr0_events, rtmr1_events, rtmr2_events};
 
