@@ -317,6 +317,7 @@ mod tests {
                 configuration: agent().configuration.into(),
             },
             measured: Measured::Vtpm { pcrs: [0, 4, 7, 9].map(pcr).into() },
+            made_from: None,
         };
         let workload = Workload {
             name: "payments".into(),

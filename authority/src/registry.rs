@@ -167,7 +167,10 @@ impl Registry {
             let name = entry.workload.name.clone();
             let rename = move |values: &ReferenceValues| ReferenceValues {
                 name: format!("{name}/{}", values.name),
-                ..values.clone()
+                agent: values.agent.clone(),
+                measured: values.measured.clone(),
+                // What the values were made from says nothing about Evidence.
+                made_from: None,
             };
             entry.workload.reference_values.iter().map(rename).collect::<Vec<_>>()
         };
@@ -231,7 +234,7 @@ mod tests {
             secrets: vec![],
             lifetime_seconds: 600,
             attributes: BTreeMap::new(),
-            reference_values: vec![ReferenceValues { name: "1".to_owned(), agent, measured }],
+            reference_values: vec![ReferenceValues { name: "1".to_owned(), agent, measured, made_from: None }],
         }
     }
 

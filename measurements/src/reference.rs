@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::digest::Digest;
+use crate::made_from::{MadeFrom, RecordFault};
 
 /// Longest file that is parsed, in bytes; a real one has under 4 KiB.
 pub const MAX_REFERENCE_BYTES: usize = 1 << 20;
@@ -30,6 +31,9 @@ pub struct ReferenceValues {
     pub agent: AgentReference,
     /// What the hardware reports.
     pub measured: Measured,
+    /// What the values were computed from: for explaining a mismatch only. Never compared with Evidence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_from: Option<MadeFrom>,
 }
 
 /// Which agent makes the binding, so that Evidence in whose measured set it is not found can be refused.
@@ -104,6 +108,9 @@ pub enum ReferenceError {
     /// The name is empty, too long, or would disturb a terminal.
     #[error("the name must have 1 to {MAX_NAME_BYTES} bytes and no control characters")]
     Name,
+    /// The record of what the values were made from is unfit.
+    #[error(transparent)]
+    MadeFrom(#[from] RecordFault),
     /// The values cannot be written as TOML.
     #[error("the Reference Values cannot be written as TOML: {0}")]
     Write(#[from] toml::ser::Error),
@@ -146,7 +153,14 @@ impl ReferenceValues {
 
     fn checked(self) -> Result<Self, ReferenceError> {
         let fits = (1..=MAX_NAME_BYTES).contains(&self.name.len()) && !self.name.chars().any(char::is_control);
+        self.made_from.as_ref().map_or(Ok(()), MadeFrom::check)?;
         if fits { Ok(self) } else { Err(ReferenceError::Name) }
+    }
+
+    /// The same without the record of what they were made from: all that an authority registers and compares.
+    #[must_use]
+    pub fn without_record(self) -> Self {
+        Self { made_from: None, ..self }
     }
 }
 
@@ -212,7 +226,7 @@ mod tests {
 
     fn values(measured: Measured) -> ReferenceValues {
         let agent = AgentReference { executable: sha256(b"agent"), configuration: sha256(b"configuration") };
-        ReferenceValues { name: "payments 1.4".into(), agent, measured }
+        ReferenceValues { name: "payments 1.4".into(), agent, measured, made_from: None }
     }
 
     fn samples() -> [ReferenceValues; 5] {

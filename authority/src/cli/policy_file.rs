@@ -6,6 +6,7 @@ use crate::fault::Fault;
 use crate::files;
 use crate::policy::PolicyFile;
 use inwit_measurements::Digest;
+use inwit_measurements::made_from::MadeFrom;
 use inwit_measurements::reference::{AgentReference, MAX_NAME_BYTES, MAX_REFERENCE_BYTES, Measured, ReferenceValues};
 use serde::Deserialize;
 use std::path::Path;
@@ -26,6 +27,9 @@ struct Reference {
     #[serde(default)]
     agent: Option<AgentReference>,
     measured: Measured,
+    /// Read so that a file of inwit-measure can be pasted in; never compared.
+    #[serde(default)]
+    made_from: Option<MadeFrom>,
 }
 
 /// A policy, and the name that results give it.
@@ -69,9 +73,9 @@ pub(super) fn read(path: &Path) -> Result<OfflinePolicy, Fault> {
 
 /// `None` for a name that would disturb a terminal.
 fn values(reference: Reference) -> Option<ReferenceValues> {
-    let Reference { name, agent, measured } = reference;
+    let Reference { name, agent, measured, made_from: _ } = reference;
     let fits = (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.chars().any(char::is_control);
     // Never compared: who judges without a binding has no agent to compare it with.
     let nobody = AgentReference { executable: Digest::from_bytes([0; 32]), configuration: Digest::from_bytes([0; 32]) };
-    fits.then(|| ReferenceValues { name, agent: agent.unwrap_or(nobody), measured })
+    fits.then(|| ReferenceValues { name, agent: agent.unwrap_or(nobody), measured, made_from: None })
 }

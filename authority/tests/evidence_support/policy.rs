@@ -70,7 +70,7 @@ pub fn of(reference_values: Vec<ReferenceValues>) -> AppraisalPolicy {
 
 pub fn reference(name: &str, agent: &Agent, measured: Measured) -> ReferenceValues {
     let agent = AgentReference { executable: agent.executable.into(), configuration: agent.configuration.into() };
-    ReferenceValues { name: name.into(), agent, measured }
+    ReferenceValues { name: name.into(), agent, measured, made_from: None }
 }
 
 pub fn measured_pcrs(pcrs: &[[u8; 32]; 24], named: &[u8]) -> Measured {

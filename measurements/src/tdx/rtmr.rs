@@ -9,6 +9,7 @@
 
 use crate::digest::{Digest, sha384};
 use crate::linux::{DirectKernel, KernelError};
+use crate::made_from::Part;
 use crate::ovmf::{Firmware, FirmwareError};
 use crate::pe::authenticode_sha384;
 use crate::uefi::{
@@ -35,6 +36,24 @@ pub struct Event {
     pub data: Vec<u8>,
     /// What it is, for people.
     pub description: String,
+}
+
+impl Event {
+    /// Which part of a system it measures.
+    #[must_use]
+    pub fn part(&self) -> Part {
+        match self.event_type {
+            event_type::HANDOFF_TABLES2 | event_type::PLATFORM_CONFIG_FLAGS => Part::Machine,
+            event_type::PLATFORM_FIRMWARE_BLOB2 => Part::Firmware,
+            event_type::VARIABLE_DRIVER_CONFIG | event_type::VARIABLE_AUTHORITY => Part::SecureBoot,
+            event_type::VARIABLE_BOOT | event_type::VARIABLE_BOOT2 => Part::BootVariable,
+            event_type::BOOT_SERVICES_APPLICATION => Part::Kernel,
+            event_type::GPT => Part::Disk,
+            event_type::EVENT_TAG if self.data.starts_with(&TAG_INITRD.to_le_bytes()) => Part::Initrd,
+            event_type::EVENT_TAG => Part::CommandLine,
+            _ => Part::Constant,
+        }
+    }
 }
 
 /// What RTMR0 takes from the machine and not from files; record it once for each shape.

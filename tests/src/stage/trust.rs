@@ -124,7 +124,8 @@ fn measure_tdx(firmware: &[u8], kernel: &DirectKernel<'_>) -> Result<Measured> {
 
 /// The Reference Values file for a measurement.
 pub fn reference(name: &str, agent: &AgentReference, measured: &Measured) -> Result<String> {
-    let values = ReferenceValues { name: name.to_owned(), agent: agent.clone(), measured: measured.clone() };
+    let values =
+        ReferenceValues { name: name.to_owned(), agent: agent.clone(), measured: measured.clone(), made_from: None };
     values.to_toml().map_err(|error| StageError::of("reference values", error))
 }
 

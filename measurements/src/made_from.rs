@@ -1,0 +1,314 @@
+//! The record of what Reference Values were computed from: files, command line, machine shape, members of the initrd,
+//! predicted events. It is there so that a mismatch can be explained later, when the files may be gone.
+//!
+//! Never compared with Evidence, and no part of what an authority registers: the measurements alone decide. It holds
+//! names, sizes and digests, and the command line; never a file's contents.
+//!
+//! Not trusted: a record that is read; it is strict and bounded, and an explanation only believes what it recomputes
+//! from it. Never done here: reading files.
+
+mod hexadecimal;
+mod member;
+
+pub use hexadecimal::{EventDigest, Hexadecimal};
+pub use member::{MemberRecord, MembersByPath};
+
+use std::num::NonZeroU16;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::digest::{Digest, sha256};
+use crate::initrd::{Initrd, Tree};
+
+/// Most input files of one record.
+pub const MAX_FILES: usize = 64;
+/// Most members of the initrd that are listed; how many are left out is told.
+pub const MAX_LISTED: usize = 4096;
+/// Most bytes of all listed paths together, so that a record fits into a Reference Values file.
+const MAX_PATH_BYTES: usize = 256 << 10;
+/// Most predicted events.
+pub const MAX_PREDICTED: usize = 512;
+/// Longest command line in bytes; the x86 boot protocol of Linux ends at 2048, unified images may go further.
+pub const MAX_COMMAND_LINE_BYTES: usize = 64 << 10;
+/// Longest name or description in bytes.
+const MAX_TEXT_BYTES: usize = 255;
+
+/// What one set of Reference Values was computed from. Every part may be missing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MadeFrom {
+    /// Command line as given to the hypervisor, or as a unified kernel image holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command_line: Option<String>,
+    /// Shape of the machine.
+    #[serde(default)]
+    pub machine: MachineShape,
+    /// Files that were read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<InputFile>,
+    /// What the initial ramdisk holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<InitrdRecord>,
+    /// Events that the registers are the result of, in the order of extension; empty for SNP.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<PredictedEvent>,
+}
+
+/// The machine, as far as a measurement depends on it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineShape {
+    /// vCPUs at launch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<NonZeroU16>,
+    /// CPU model as named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_type: Option<String>,
+    /// CPUID function 1 EAX.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_signature: Option<Hexadecimal>,
+    /// SEV_FEATURES.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_features: Option<Hexadecimal>,
+    /// Flavour of the hypervisor, such as `qemu`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vmm: Option<String>,
+    /// Memory in MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u32>,
+}
+
+/// What a file was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum Role {
+    Firmware,
+    Kernel,
+    Initrd,
+    Uki,
+    Igvm,
+    Svsm,
+    /// Event log of a trusted boot.
+    MachineLog,
+    /// ACPI tables as the hypervisor hands them over.
+    Acpi,
+    Agent,
+    Configuration,
+}
+
+/// A file, without its contents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputFile {
+    /// What it was for.
+    pub role: Role,
+    /// Its name, without folders.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256 over all of it.
+    pub sha256: Digest<32>,
+}
+
+/// What an initial ramdisk holds, as the kernel unpacks it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitrdRecord {
+    /// Path of the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// Path of its measured configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<String>,
+    /// Why nothing, or not everything, could be looked into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opaque: Option<String>,
+    /// Members beyond [`MAX_LISTED`], which are not listed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u32,
+    /// Members by path.
+    #[serde(default)]
+    pub members: MembersByPath,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the shape that serde asks for
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// Which part of a system an event measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// Code of the firmware, or its configuration volume.
+    Firmware,
+    /// Memory map, ACPI tables, hypervisor configuration: the shape of the machine.
+    Machine,
+    /// Secure Boot variables.
+    SecureBoot,
+    /// Boot order and boot options.
+    BootVariable,
+    /// Partition table of the disk that was booted from.
+    Disk,
+    /// Kernel, or the unified image that holds it.
+    Kernel,
+    /// Kernel command line.
+    CommandLine,
+    /// Initial ramdisk.
+    Initrd,
+    /// A section of a unified kernel image.
+    Section,
+    /// The agent's own event.
+    Agent,
+    /// Separators and actions, the same on every machine.
+    Constant,
+}
+
+/// One event of the prediction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PredictedEvent {
+    /// Register that it extends: `pcr0` to `pcr23`, `rtmr0` to `rtmr3`.
+    pub register: String,
+    /// What it measures.
+    pub part: Part,
+    /// The same in words, such as the name of a variable.
+    pub measures: String,
+    /// What the register is extended with: SHA-256 for a PCR, SHA-384 for an RTMR.
+    pub digest: EventDigest,
+}
+
+/// What is wrong with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum RecordFault {
+    /// More entries than a record may have.
+    #[error("made_from: too many {0}")]
+    TooMany(&'static str),
+    /// A text that is too long, empty, or would disturb a terminal.
+    #[error("made_from: an unfit text in {0}")]
+    Text(&'static str),
+    /// A register that no platform has, or whose digests have another length.
+    #[error("made_from: an event of an impossible register")]
+    Register,
+}
+
+impl MadeFrom {
+    /// Adds a file. The name is kept without folders, and without what would disturb a terminal.
+    pub fn add_file(&mut self, role: Role, name: &str, contents: &[u8]) {
+        let bytes = u64::try_from(contents.len()).unwrap_or(u64::MAX);
+        self.files.push(InputFile { role, name: tame(name), bytes, sha256: sha256(contents) });
+    }
+
+    /// Adds kernel, initial ramdisk (none when empty) and command line of a direct kernel boot, and looks into the ramdisk.
+    pub fn add_direct_boot(&mut self, kernel: (&str, &[u8]), initrd: (&str, &[u8]), append: &str) {
+        self.add_file(Role::Kernel, kernel.0, kernel.1);
+        self.command_line = Some(append.to_owned());
+        if !initrd.1.is_empty() {
+            self.add_file(Role::Initrd, initrd.0, initrd.1);
+            self.initrd = Some(InitrdRecord::of(initrd.1));
+        }
+    }
+
+    /// Adds agent and configuration, and where they are in the ramdisk that was added before.
+    pub fn add_agent(&mut self, agent: (&str, &[u8]), configuration: (&str, &[u8])) {
+        self.add_file(Role::Agent, agent.0, agent.1);
+        self.add_file(Role::Configuration, configuration.0, configuration.1);
+        if let Some(initrd) = &mut self.initrd {
+            let path = |contents: &[u8]| initrd.members.path_of(&sha256(contents)).map(ToOwned::to_owned);
+            (initrd.agent, initrd.configuration) = (path(agent.1), path(configuration.1));
+        }
+    }
+
+    /// Adds one event of the prediction.
+    pub fn add_event(&mut self, register: &str, part: Part, measures: &str, digest: impl Into<EventDigest>) {
+        let (register, measures, digest) = (register.to_owned(), tame(measures), digest.into());
+        self.events.push(PredictedEvent { register, part, measures, digest });
+    }
+
+    /// Adds the events that were predicted for the registers of a TD.
+    pub fn add_td_events(&mut self, events: &[crate::tdx::Event]) {
+        for event in events {
+            let register = format!("rtmr{}", event.index.saturating_sub(1));
+            self.add_event(&register, event.part(), &event.description, event.digest);
+        }
+    }
+
+    /// The first file of a role.
+    #[must_use]
+    pub fn file(&self, role: Role) -> Option<&InputFile> {
+        self.files.iter().find(|file| file.role == role)
+    }
+
+    /// Checks what the types do not.
+    pub(crate) fn check(&self) -> Result<(), RecordFault> {
+        let fits = |text: &str| (1..=MAX_TEXT_BYTES).contains(&text.len()) && !text.chars().any(char::is_control);
+        let within =
+            |count: usize, most: usize, what| if count > most { Err(RecordFault::TooMany(what)) } else { Ok(()) };
+        within(self.files.len(), MAX_FILES, "files")?;
+        within(self.events.len(), MAX_PREDICTED, "events")?;
+        within(self.command_line.as_ref().map_or(0, String::len), MAX_COMMAND_LINE_BYTES, "bytes of command_line")?;
+        let named = self.files.iter().all(|file| fits(&file.name) && !file.name.contains('/'));
+        named.then_some(()).ok_or(RecordFault::Text("files"))?;
+        let machine = [&self.machine.cpu_type, &self.machine.vmm].into_iter().flatten().all(|text| fits(text));
+        machine.then_some(()).ok_or(RecordFault::Text("machine"))?;
+        for event in &self.events {
+            let known = match (event.register.strip_prefix("pcr"), event.register.strip_prefix("rtmr"), &event.digest) {
+                (Some(number), _, EventDigest::Sha256(_)) => canonical(number).is_some_and(|number| number <= 23),
+                (_, Some(number), EventDigest::Sha384(_)) => canonical(number).is_some_and(|number| number <= 3),
+                _ => false,
+            };
+            known.then_some(()).ok_or(RecordFault::Register)?;
+            fits(&event.measures).then_some(()).ok_or(RecordFault::Text("events"))?;
+        }
+        let Some(initrd) = &self.initrd else { return Ok(()) };
+        within(initrd.members.len(), MAX_LISTED, "members of the initrd")?;
+        let texts = [&initrd.agent, &initrd.configuration, &initrd.opaque];
+        let texts = texts.into_iter().flatten().all(|text| text.len() <= 4096 && !text.chars().any(char::is_control));
+        texts.then_some(()).ok_or(RecordFault::Text("initrd"))
+    }
+}
+
+impl InitrdRecord {
+    /// Looks into an initrd. What cannot be read is said in the record, for it is no error there.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        let initrd = match Initrd::read(bytes) {
+            Ok(initrd) => initrd,
+            Err(error) => return Self { opaque: Some(tame(&error.to_string())), ..Self::default() },
+        };
+        let opaque = initrd
+            .opaque
+            .map(|part| format!("compressed with {} from byte {} on: not looked into", part.compression, part.start));
+        let tree = Tree::unpack(&initrd);
+        let (mut members, mut left_out, mut path_bytes) = (MembersByPath::default(), 0u32, 0usize);
+        for entry in tree.entries() {
+            path_bytes = path_bytes.saturating_add(entry.path.len());
+            if members.len() == MAX_LISTED || path_bytes > MAX_PATH_BYTES {
+                left_out = left_out.saturating_add(1);
+            } else {
+                members.insert(entry.path, MemberRecord::of(entry.mode, entry.content));
+            }
+        }
+        Self { agent: None, configuration: None, opaque, left_out, members }
+    }
+}
+
+/// A number without sign and leading zeros.
+fn canonical(text: &str) -> Option<u8> {
+    text.parse().ok().filter(|number: &u8| number.to_string() == text)
+}
+
+/// A name that fits into a record.
+fn tame(name: &str) -> String {
+    let name = name.rsplit('/').next().unwrap_or_default();
+    let mut out = String::new();
+    for character in name.chars().map(|character| if character.is_control() { '?' } else { character }) {
+        if out.len() + character.len_utf8() > MAX_TEXT_BYTES {
+            break;
+        }
+        out.push(character);
+    }
+    if out.is_empty() { "?".to_owned() } else { out }
+}
