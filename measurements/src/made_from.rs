@@ -20,6 +20,7 @@ use thiserror::Error;
 
 use crate::digest::{Digest, sha256};
 use crate::initrd::{Initrd, Tree};
+use crate::snp::{FirmwareLaunch, Vmm};
 
 /// Most input files of one record.
 pub const MAX_FILES: usize = 64;
@@ -50,6 +51,9 @@ pub struct MadeFrom {
     /// What the initial ramdisk holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initrd: Option<InitrdRecord>,
+    /// What the firmware contributes to an SNP launch: with it, launch digests are computed without the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<FirmwareLaunch>,
     /// Events that the registers are the result of, in the order of extension; empty for SNP.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<PredictedEvent>,
@@ -71,9 +75,9 @@ pub struct MachineShape {
     /// SEV_FEATURES.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_features: Option<Hexadecimal>,
-    /// Flavour of the hypervisor, such as `qemu`.
+    /// Flavour of the hypervisor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vmm: Option<String>,
+    pub vmm: Option<Vmm>,
     /// Memory in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
@@ -198,7 +202,12 @@ impl MadeFrom {
     /// Adds a file. The name is kept without folders, and without what would disturb a terminal.
     pub fn add_file(&mut self, role: Role, name: &str, contents: &[u8]) {
         let bytes = u64::try_from(contents.len()).unwrap_or(u64::MAX);
-        self.files.push(InputFile { role, name: tame(name), bytes, sha256: sha256(contents) });
+        self.files.push(InputFile {
+            role,
+            name: tame(name.rsplit('/').next().unwrap_or_default()),
+            bytes,
+            sha256: sha256(contents),
+        });
     }
 
     /// Adds kernel, initial ramdisk (none when empty) and command line of a direct kernel boot, and looks into the ramdisk.
@@ -251,7 +260,7 @@ impl MadeFrom {
         within(self.command_line.as_ref().map_or(0, String::len), MAX_COMMAND_LINE_BYTES, "bytes of command_line")?;
         let named = self.files.iter().all(|file| fits(&file.name) && !file.name.contains('/'));
         named.then_some(()).ok_or(RecordFault::Text("files"))?;
-        let machine = [&self.machine.cpu_type, &self.machine.vmm].into_iter().flatten().all(|text| fits(text));
+        let machine = self.machine.cpu_type.as_ref().is_none_or(|name| fits(name));
         machine.then_some(()).ok_or(RecordFault::Text("machine"))?;
         for event in &self.events {
             let known = match (event.register.strip_prefix("pcr"), event.register.strip_prefix("rtmr"), &event.digest) {
@@ -300,9 +309,8 @@ fn canonical(text: &str) -> Option<u8> {
     text.parse().ok().filter(|number: &u8| number.to_string() == text)
 }
 
-/// A name that fits into a record.
+/// A text that fits into a record.
 fn tame(name: &str) -> String {
-    let name = name.rsplit('/').next().unwrap_or_default();
     let mut out = String::new();
     for character in name.chars().map(|character| if character.is_control() { '?' } else { character }) {
         if out.len() + character.len_utf8() > MAX_TEXT_BYTES {
@@ -311,4 +319,108 @@ fn tame(name: &str) -> String {
         out.push(character);
     }
     if out.is_empty() { "?".to_owned() } else { out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::sha384;
+    use crate::initrd::sample::archive;
+    use crate::ovmf::sample::Sample;
+    use crate::reference::{AgentReference, Measured, ReferenceValues};
+
+    fn record() -> MadeFrom {
+        let initrd = archive(&[
+            (1, 0o100_755, 1, "init", b"agent"),
+            (2, 0o100_644, 1, "conf", b"configuration"),
+            (3, 0o120_777, 1, "link", b"conf"),
+        ]);
+        let mut record = MadeFrom::default();
+        record.add_file(Role::Firmware, "/somewhere/OVMF.fd", b"firmware");
+        record.add_direct_boot(("vmlinuz", b"kernel"), ("a\u{7}b", &initrd), "console=ttyS0 quiet");
+        record.add_agent(("inwit-guest", b"agent"), ("guest.toml", b"configuration"));
+        record.add_event("pcr4", Part::Kernel, "kernel/patched", sha256(b"kernel"));
+        record.add_event("rtmr3", Part::Agent, "agent", sha384(b"agent"));
+        let (cpu_signature, guest_features) = (Some(Hexadecimal(0x80_0f12)), Some(Hexadecimal(1)));
+        let cpu_type = Some("EPYC-v4".to_owned());
+        record.machine = MachineShape {
+            vcpus: NonZeroU16::new(4),
+            cpu_type,
+            cpu_signature,
+            guest_features,
+            vmm: Some(Vmm::Qemu),
+            memory_mib: Some(512),
+        };
+        record.firmware = FirmwareLaunch::measure(&Sample::default().build()).ok();
+        record
+    }
+
+    fn values(made_from: MadeFrom) -> ReferenceValues {
+        let agent = AgentReference { executable: sha256(b"agent"), configuration: sha256(b"configuration") };
+        let measured = Measured::Snp { launch_digest: sha384(b"launch") };
+        ReferenceValues { name: "payments".into(), agent, measured, made_from: Some(made_from) }
+    }
+
+    #[test]
+    fn a_record_survives_both_formats_and_names_no_folders() {
+        let values = values(record());
+        let toml = values.to_toml().unwrap();
+        assert_eq!(ReferenceValues::from_toml(&toml).unwrap(), values);
+        assert_eq!(ReferenceValues::from_json(&values.to_json().unwrap()).unwrap(), values);
+        let member = format!("conf = \"100644 13 {}\"\n", sha256(b"configuration"));
+        for expected in ["name = \"OVMF.fd\"", "agent = \"init\"", "name = \"a?b\"", &member, "vmm = \"qemu\""] {
+            assert!(toml.contains(expected), "{expected} in {toml}");
+        }
+        assert!(!toml.contains("somewhere"));
+        assert_eq!(values.clone().without_record().made_from, None);
+    }
+
+    #[test]
+    fn a_spoiled_record_is_refused() {
+        let good = serde_json::to_value(values(record())).unwrap();
+        let event = good["made_from"]["events"][0].clone();
+        for (pointer, value, expected) in [
+            ("", serde_json::json!({"note": 1}), "unknown field"),
+            ("/machine/note", 1.into(), "unknown field"),
+            ("/machine/vcpus", 0.into(), "nonzero"),
+            ("/machine/cpu_signature", "0x01".into(), "0x and lower-case"),
+            ("/machine/cpu_type", "a\u{7}".into(), "machine"),
+            ("/files/0/name", "a/b".into(), "files"),
+            ("/files/0/role", "disk".into(), "unknown variant"),
+            ("/files/0/sha256", "00".into(), "64 hexadecimal"),
+            ("/initrd/members/init", "100755 5".into(), "mode bytes sha256"),
+            ("/initrd/members/init", format!("0100755 5 {}", sha256(b"")).into(), "mode bytes sha256"),
+            ("/events/0/register", "pcr24".into(), "impossible register"),
+            ("/events/0/register", "pcr04".into(), "impossible register"),
+            ("/events/0/register", "rtmr1".into(), "impossible register"),
+            ("/events/0/measures", "".into(), "unfit text"),
+            ("/events", vec![event; MAX_PREDICTED + 1].into(), "too many events"),
+            ("/command_line", "x".repeat(MAX_COMMAND_LINE_BYTES + 1).into(), "too many bytes"),
+        ] {
+            let mut spoiled = good.clone();
+            let record = &mut spoiled["made_from"];
+            match pointer.rsplit_once('/') {
+                Some((parent, key)) if record.pointer(pointer).is_none() => {
+                    record.pointer_mut(parent).unwrap()[key] = value
+                }
+                _ => *record.pointer_mut(pointer).unwrap() = value,
+            }
+            let error = ReferenceValues::from_json(&spoiled.to_string()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{pointer}: {error}");
+        }
+        let twice = values(record()).to_json().unwrap().replace("\"conf\": \"100644", "\"init\": \"100644");
+        assert!(ReferenceValues::from_json(&twice).unwrap_err().to_string().contains("given twice"));
+    }
+
+    #[test]
+    fn a_record_of_a_large_initrd_fits_into_a_file() {
+        let names: Vec<String> = (0..5000).map(|number| format!("{number:0>100}")).collect();
+        let members: Vec<_> = names.iter().map(|name| (1, 0o100_644, 1, name.as_str(), &b"x"[..])).collect();
+        let mut large = MadeFrom::default();
+        large.add_direct_boot(("kernel", b""), ("initrd", &archive(&members)), "");
+        let initrd = large.initrd.as_ref().unwrap();
+        assert_eq!(initrd.members.len() + usize::try_from(initrd.left_out).unwrap(), 5002, "with two built-in folders");
+        let values = values(large);
+        assert_eq!(ReferenceValues::from_json(&values.to_json().unwrap()).unwrap(), values);
+    }
 }

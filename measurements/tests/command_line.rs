@@ -20,9 +20,8 @@ impl Folder {
         folder.write("kernel", b"kernel");
         folder.write("agent", b"agent");
         folder.write("config", b"config");
-        // Stands for an archive: contents lie at multiples of four bytes.
-        folder.write("initrd", b"head....agent...config..tail");
-        folder.write("foreign", b"head....agent...another.tail");
+        folder.write("initrd", &archive(&[("init", b"agent"), ("conf", b"config")]));
+        folder.write("foreign", &archive(&[("init", b"agent"), ("conf", b"another")]));
         folder
     }
 
@@ -35,6 +34,22 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// An uncompressed newc archive of plain files.
+fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, content) in files.iter().chain([&("TRAILER!!!", &b""[..])]) {
+        out.extend(b"070701");
+        for field in [0, 0o100_644, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, name.len() + 1, 0] {
+            out.extend(format!("{field:08x}").bytes());
+        }
+        for bytes in [[name.as_bytes(), b"\0"].concat().as_slice(), content] {
+            out.extend_from_slice(bytes);
+            out.resize(out.len().next_multiple_of(4), 0);
+        }
+    }
+    out
 }
 
 /// One page with a footer table that leads to SEV metadata with kernel hashes.
@@ -108,6 +123,12 @@ fn text_json_and_reference_values_agree() {
     assert_eq!((values.name.as_str(), values.agent.executable), ("payments", sha256(b"agent")));
     assert_eq!(values.agent.configuration, sha256(b"config"));
     assert_eq!(values.measured, Measured::Snp { launch_digest: digest.parse().unwrap() });
+    let record = values.made_from.as_ref().unwrap();
+    assert_eq!((record.command_line.as_deref(), record.machine.vcpus.unwrap().get()), (Some("quiet"), 4));
+    let initrd = record.initrd.as_ref().unwrap();
+    assert_eq!((initrd.agent.as_deref(), initrd.configuration.as_deref()), (Some("init"), Some("conf")));
+    let bare = ReferenceValues::from_toml(&succeed(&folder.0, &format!("{named} --without-record"))).unwrap();
+    assert_eq!(bare, values.without_record());
 }
 
 #[test]
@@ -144,8 +165,22 @@ fn an_agent_that_is_not_measured_is_not_named() {
     {
         assert!(refuse(&folder.0, &format!("{without} {named}"), 3).contains("--initrd"), "{without}");
     }
-    let foreign = format!("snp --ovmf OVMF.fd --kernel kernel --initrd foreign {named}");
-    assert!(refuse(&folder.0, &foreign, 3).contains("config"));
+    let good = archive(&[("init", b"agent"), ("conf", b"config")]);
+    let later = [good.as_slice(), &archive(&[("conf", b"another")])].concat();
+    folder.write("replaced", &later);
+    folder.write("compressed", &[&[0x1f, 0x8b], good.as_slice()].concat());
+    folder.write("inside", &archive(&[("init", b"agent"), ("conf", b"....config....")]));
+    folder.write("cut", &good[..good.len() - 1]);
+    for (initrd, cause) in [
+        ("foreign", "\"config\" is not inside"),
+        ("replaced", "\"config\" is not inside"),
+        ("inside", "\"config\" is not inside"),
+        ("compressed", "compressed with gzip"),
+        ("cut", "cut short"),
+    ] {
+        let refusal = refuse(&folder.0, &format!("snp --ovmf OVMF.fd --kernel kernel --initrd {initrd} {named}"), 3);
+        assert!(refusal.contains(cause), "{initrd}: {refusal}");
+    }
 }
 
 #[test]

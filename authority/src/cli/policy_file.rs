@@ -28,8 +28,8 @@ struct Reference {
     agent: Option<AgentReference>,
     measured: Measured,
     /// Read so that a file of inwit-measure can be pasted in; never compared.
-    #[serde(default)]
-    made_from: Option<MadeFrom>,
+    #[serde(default, rename = "made_from")]
+    _record: Option<MadeFrom>,
 }
 
 /// A policy, and the name that results give it.
@@ -73,7 +73,7 @@ pub(super) fn read(path: &Path) -> Result<OfflinePolicy, Fault> {
 
 /// `None` for a name that would disturb a terminal.
 fn values(reference: Reference) -> Option<ReferenceValues> {
-    let Reference { name, agent, measured, made_from: _ } = reference;
+    let Reference { name, agent, measured, _record: _ } = reference;
     let fits = (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.chars().any(char::is_control);
     // Never compared: who judges without a binding has no agent to compare it with.
     let nobody = AgentReference { executable: Digest::from_bytes([0; 32]), configuration: Digest::from_bytes([0; 32]) };

@@ -37,6 +37,9 @@ enum Node<'a> {
     },
 }
 
+/// First path of each file with several names: by archive, inode, device and mode.
+type Linked = BTreeMap<(usize, u32, (u32, u32), u32), String>;
+
 /// The root file system after unpacking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tree<'a> {
@@ -63,7 +66,7 @@ impl<'a> Tree<'a> {
     pub fn unpack(initrd: &Initrd<'a>) -> Self {
         let built_in = BUILT_IN.map(|name| (name.to_owned(), Node::Directory { mode: TYPE_DIRECTORY | 0o755 }));
         let mut tree = Self { nodes: built_in.into(), contents: Vec::new(), dropped: Vec::new() };
-        let mut linked: BTreeMap<(usize, u32, (u32, u32), u32), String> = BTreeMap::new();
+        let mut linked = Linked::new();
         for member in &initrd.members {
             let Some(path) = tree.place(member.name).filter(|path| tree.can_replace(path, member.mode)) else {
                 tree.dropped.push(member.name);
@@ -76,12 +79,7 @@ impl<'a> Tree<'a> {
         tree
     }
 
-    fn unpack_one(
-        &mut self,
-        member: &Member<'a>,
-        path: String,
-        linked: &mut BTreeMap<(usize, u32, (u32, u32), u32), String>,
-    ) {
+    fn unpack_one(&mut self, member: &Member<'a>, path: String, linked: &mut Linked) {
         let mode = member.mode;
         match mode & TYPE_MASK {
             TYPE_FILE => {

@@ -73,6 +73,10 @@ pub(crate) struct OutputArguments {
     /// Name of the Reference Values.
     #[arg(long, global = true, requires = "agent")]
     pub(crate) name: Option<String>,
+    /// Leave out of the Reference Values what they were made from: file names, command line, members of the initrd,
+    /// predicted events. Then `explain` has less to go by.
+    #[arg(long, global = true, requires = "agent")]
+    pub(crate) without_record: bool,
     /// Print JSON instead of text.
     #[arg(long, global = true)]
     pub(crate) json: bool,

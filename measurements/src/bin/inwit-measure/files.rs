@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use inwit_measurements::linux::DirectKernel;
+use inwit_measurements::made_from::MadeFrom;
 use thiserror::Error;
 
 use crate::arguments::BootArguments;
@@ -31,10 +32,10 @@ pub(crate) enum Failure {
     )]
     AgentUnmeasured,
     #[error(
-        "{0:?} is not inside the initrd as a plain file: whoever boots this initrd would not be held to it (is the initrd \
-         compressed, or built from another file?)"
+        "{path:?} is not inside the initrd as a plain file that the kernel unpacks: whoever boots this initrd would not be \
+         held to it ({why})"
     )]
-    NotInside(PathBuf),
+    NotInside { path: PathBuf, why: String },
     #[error("a TDX Reference Values file needs RTMR0: give the event log of a trusted boot with --machine-log")]
     MissingRtmr0,
 }
@@ -55,6 +56,11 @@ pub(crate) fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, Failure> {
     if bytes.len() as u64 > MAX_FILE_BYTES { Err(Failure::TooLarge(path.to_owned())) } else { Ok(bytes) }
 }
 
+/// A path's last part, for a record.
+pub(crate) fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 /// The files of a direct kernel boot.
 pub(crate) struct BootFiles {
     kernel: Vec<u8>,
@@ -65,6 +71,13 @@ impl BootArguments {
     pub(crate) fn read(&self) -> Result<BootFiles, Failure> {
         let initrd = self.initrd.as_deref().map(read).transpose()?.unwrap_or_default();
         Ok(BootFiles { kernel: read(&self.kernel)?, initrd })
+    }
+
+    /// Writes down what is booted.
+    pub(crate) fn add_to(&self, record: &mut MadeFrom, boot: &DirectKernel<'_>) {
+        let initrd = self.initrd.as_deref().map(file_name).unwrap_or_default();
+        record.add_direct_boot((&file_name(&self.kernel), boot.kernel), (&initrd, boot.initrd), boot.append);
+        record.machine.memory_mib = Some(self.memory);
     }
 }
 

@@ -14,7 +14,9 @@ use std::process::ExitCode;
 
 use arguments::{Arguments, Command, OutputArguments};
 use clap::Parser;
-use files::{Failure, read};
+use files::{Failure, file_name, read};
+use inwit_measurements::initrd::{Initrd, Tree};
+use inwit_measurements::made_from::MadeFrom;
 
 fn main() -> ExitCode {
     let Arguments { command, output } = Arguments::parse();
@@ -24,7 +26,7 @@ fn main() -> ExitCode {
         Command::Tdx(tdx) => tdx::measure(tdx),
         Command::Vtpm(vtpm) => vtpm::measure(vtpm),
     });
-    let text = match values.and_then(|values| report::render(&values, &output)) {
+    let text = match values.and_then(|values| report::render(&values, made_from(&command, &output)?, &output)) {
         Ok(text) => text,
         Err(failure) => {
             let _ = writeln!(std::io::stderr(), "inwit-measure: {failure}");
@@ -46,20 +48,31 @@ fn agent_is_measured(command: &Command, output: &OutputArguments) -> Result<(), 
         Command::Tdx(tdx) => tdx.boot.initrd.as_ref(),
         Command::Vtpm(vtpm) => vtpm.boot.initrd.as_ref(),
     };
-    let initrd = read(initrd.ok_or(Failure::AgentUnmeasured)?)?;
-    for file in [Some(agent), output.config.as_ref()].into_iter().flatten() {
-        if !holds(&initrd, &read(file)?) {
-            return Err(Failure::NotInside(file.clone()));
+    let bytes = read(initrd.ok_or(Failure::AgentUnmeasured)?)?;
+    let initrd = Initrd::read(&bytes).map_err(Failure::refused)?;
+    let tree = Tree::unpack(&initrd);
+    for path in [Some(agent), output.config.as_ref()].into_iter().flatten() {
+        if tree.file_with(&read(path)?).is_none() {
+            let why = match initrd.opaque {
+                Some(part) => format!("from byte {} on it is compressed with {}", part.start, part.compression),
+                None => "is it built from another file?".to_owned(),
+            };
+            return Err(Failure::NotInside { path: path.clone(), why });
         }
     }
     Ok(())
 }
 
-/// Whether the archive holds these contents in one piece. Files of a newc archive start at multiples of four bytes.
-fn holds(archive: &[u8], contents: &[u8]) -> bool {
-    !contents.is_empty()
-        && archive.chunks(4).enumerate().any(|(word, start)| {
-            contents.starts_with(start.get(..contents.len().min(4)).unwrap_or(start))
-                && archive.get(word * 4..).is_some_and(|rest| rest.starts_with(contents))
-        })
+/// What complete Reference Values are made from; none beside bare values.
+fn made_from(command: &Command, output: &OutputArguments) -> Result<Option<MadeFrom>, Failure> {
+    let (Some(agent), Some(config), false) = (&output.agent, &output.config, output.without_record) else {
+        return Ok(None);
+    };
+    let mut record = match command {
+        Command::Snp(snp) => snp::made_from(snp),
+        Command::Tdx(tdx) => tdx::made_from(tdx),
+        Command::Vtpm(vtpm) => vtpm::made_from(vtpm),
+    }?;
+    record.add_agent((&file_name(agent), &read(agent)?), (&file_name(config), &read(config)?));
+    Ok(Some(record))
 }

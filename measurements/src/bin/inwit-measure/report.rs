@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use inwit_measurements::made_from::MadeFrom;
 use inwit_measurements::reference::{AgentReference, Measured, ReferenceValues};
 use inwit_measurements::{Digest, sha256};
 use serde_json::json;
@@ -20,7 +21,11 @@ pub(crate) enum Values {
 }
 
 /// Text or JSON: a Reference Values file when an agent is named, the bare values otherwise.
-pub(crate) fn render(values: &Values, output: &OutputArguments) -> Result<String, Failure> {
+pub(crate) fn render(
+    values: &Values,
+    made_from: Option<MadeFrom>,
+    output: &OutputArguments,
+) -> Result<String, Failure> {
     let (Some(agent), Some(config), Some(name)) = (&output.agent, &output.config, &output.name) else {
         return Ok(if output.json { bare_json(values).to_string() } else { bare_text(values) });
     };
@@ -28,7 +33,7 @@ pub(crate) fn render(values: &Values, output: &OutputArguments) -> Result<String
         return Err(Failure::MissingRtmr0);
     };
     let agent = AgentReference { executable: sha256(&read(agent)?), configuration: sha256(&read(config)?) };
-    let reference = ReferenceValues { name: name.clone(), agent, measured: measured.clone() };
+    let reference = ReferenceValues { name: name.clone(), agent, measured: measured.clone(), made_from };
     let toml = reference.to_toml().map_err(Failure::refused)?;
     // What is printed must be accepted when it is registered, its name included.
     ReferenceValues::from_toml(&toml).map_err(Failure::refused)?;

@@ -6,10 +6,11 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::Args;
+use inwit_measurements::made_from::{Hexadecimal, MachineShape, MadeFrom, Role};
 use inwit_measurements::reference::Measured;
-use inwit_measurements::snp::{CpuSignature, DirectBoot, GuestFeatures, Vmm, launch_digest};
+use inwit_measurements::snp::{CpuSignature, DirectBoot, FirmwareLaunch, GuestFeatures, Vmm, launch_digest};
 
-use crate::files::{Failure, read};
+use crate::files::{Failure, file_name, read};
 use crate::report::Values;
 
 #[derive(Args)]
@@ -61,6 +62,27 @@ pub(crate) fn measure(arguments: &SnpArguments) -> Result<Values, Failure> {
     let digest =
         launch_digest(&firmware, boot.as_ref(), arguments.vcpus, cpu, features, Vmm::Qemu).map_err(Failure::refused)?;
     Ok(Values::Whole(Measured::Snp { launch_digest: digest.into() }))
+}
+
+/// What the digest is computed from, for explaining a mismatch later.
+pub(crate) fn made_from(arguments: &SnpArguments) -> Result<MadeFrom, Failure> {
+    let mut record = MadeFrom::default();
+    let firmware = read(&arguments.ovmf)?;
+    record.add_file(Role::Firmware, &file_name(&arguments.ovmf), &firmware);
+    record.firmware = Some(FirmwareLaunch::measure(&firmware).map_err(Failure::refused)?);
+    if let Some(kernel) = &arguments.kernel {
+        let initrd = arguments.initrd.as_deref().map(read).transpose()?.unwrap_or_default();
+        let name = arguments.initrd.as_deref().map(file_name).unwrap_or_default();
+        record.add_direct_boot((&file_name(kernel), &read(kernel)?), (&name, &initrd), &arguments.append);
+    }
+    record.machine = MachineShape {
+        vcpus: Some(arguments.vcpus),
+        cpu_signature: Some(Hexadecimal(arguments.cpu().raw().into())),
+        guest_features: Some(Hexadecimal(arguments.guest_features.raw())),
+        vmm: Some(Vmm::Qemu),
+        ..MachineShape::default()
+    };
+    Ok(record)
 }
 
 fn parse_signature(text: &str) -> Result<CpuSignature, String> {

@@ -5,13 +5,14 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use inwit_measurements::made_from::{MadeFrom, Role};
 use inwit_measurements::reference::Measured;
 use inwit_measurements::tdx::{
     Event, MachineEvents, Pass, Separators, cfv_digest, extend_all, mrtd, rtmr0_events, rtmr1_events, rtmr2_events,
 };
 
 use crate::arguments::BootArguments;
-use crate::files::{Failure, read};
+use crate::files::{Failure, file_name, read};
 use crate::report::Values;
 
 #[derive(Args)]
@@ -64,4 +65,24 @@ pub(crate) fn measure(arguments: &TdxArguments) -> Result<Values, Failure> {
     };
     let rtmr0 = register(&rtmr0_events(cfv_digest(&firmware).map_err(Failure::refused)?, &machine));
     Ok(Values::Whole(Measured::Tdx { mrtd, rtmr0, rtmr1, rtmr2 }))
+}
+
+/// What the registers are computed from, for explaining a mismatch later.
+pub(crate) fn made_from(arguments: &TdxArguments) -> Result<MadeFrom, Failure> {
+    let mut record = MadeFrom::default();
+    let (firmware, files) = (read(&arguments.ovmf)?, arguments.boot.read()?);
+    let boot = files.direct(&arguments.boot);
+    record.add_file(Role::Firmware, &file_name(&arguments.ovmf), &firmware);
+    arguments.boot.add_to(&mut record, &boot);
+    let mut separators = Separators::Rtmr0AndRtmr1;
+    if let Some(path) = &arguments.machine_log {
+        let log = read(path)?;
+        let machine = MachineEvents::record(&log).map_err(Failure::refused)?;
+        record.add_file(Role::MachineLog, &file_name(path), &log);
+        record.add_td_events(&rtmr0_events(cfv_digest(&firmware).map_err(Failure::refused)?, &machine));
+        separators = machine.separators;
+    }
+    record.add_td_events(&rtmr1_events(&boot, separators).map_err(Failure::refused)?);
+    record.add_td_events(&rtmr2_events(&boot).map_err(Failure::refused)?);
+    Ok(record)
 }

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use clap::Args;
 use inwit_measurements::Digest;
 use inwit_measurements::linux::DirectKernel;
+use inwit_measurements::made_from::{MadeFrom, Role};
 use inwit_measurements::reference::Measured;
 use inwit_measurements::vtpm::{MeasuredBoot, pcr_after_one_extend, predict, record_pei_volume};
 
 use crate::arguments::BootArguments;
-use crate::files::{Failure, read};
+use crate::files::{Failure, file_name, read};
 use crate::report::Values;
 
 /// The PCR that the agent extends with itself.
@@ -50,4 +51,16 @@ pub(crate) fn measure(arguments: &VtpmArguments) -> Result<Values, Failure> {
         pcrs.insert(AGENT_PCR, Digest::from_bytes(pcr_after_one_extend(*event.as_bytes())));
     }
     Ok(Values::Whole(Measured::Vtpm { pcrs }))
+}
+
+/// What the registers are computed from, for explaining a mismatch later.
+pub(crate) fn made_from(arguments: &VtpmArguments) -> Result<MadeFrom, Failure> {
+    let mut record = MadeFrom::default();
+    let (firmware, files) = (read(&arguments.ovmf)?, arguments.boot.read()?);
+    record.add_file(Role::Firmware, &file_name(&arguments.ovmf), &firmware);
+    arguments.boot.add_to(&mut record, &files.direct(&arguments.boot));
+    if let Some(path) = &arguments.machine_log {
+        record.add_file(Role::MachineLog, &file_name(path), &read(path)?);
+    }
+    Ok(record)
 }
