@@ -67,6 +67,9 @@ pub enum KernelError {
     /// The command line cannot be turned into the UTF-16 that the kernel sees without a rule that nobody wrote down.
     #[error("the command line must be ASCII without NUL")]
     CommandLine,
+    /// The command line inside a unified kernel image, which releases of systemd-stub treat differently.
+    #[error("the image's command line must be printable ASCII without line end and without space at its ends")]
+    UnifiedCommandLine,
 }
 
 impl<'a> DirectKernel<'a> {

@@ -244,6 +244,13 @@ impl MadeFrom {
         }
     }
 
+    /// Adds the events that were predicted for the registers of a TPM.
+    pub fn add_pcr_events(&mut self, events: &[crate::vtpm::PcrEvent]) {
+        for event in events {
+            self.add_event(&format!("pcr{}", event.pcr), event.part, &event.what, event.digest);
+        }
+    }
+
     /// The first file of a role.
     #[must_use]
     pub fn file(&self, role: Role) -> Option<&InputFile> {

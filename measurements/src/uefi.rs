@@ -19,6 +19,7 @@ pub(crate) mod event_type {
     pub(crate) const EVENT_TAG: u32 = 0x6;
     pub(crate) const S_CRTM_VERSION: u32 = 0x8;
     pub(crate) const PLATFORM_CONFIG_FLAGS: u32 = 0xa;
+    pub(crate) const IPL: u32 = 0xd;
     pub(crate) const VARIABLE_DRIVER_CONFIG: u32 = 0x8000_0001;
     pub(crate) const VARIABLE_BOOT: u32 = 0x8000_0002;
     pub(crate) const BOOT_SERVICES_APPLICATION: u32 = 0x8000_0003;
@@ -28,6 +29,32 @@ pub(crate) mod event_type {
     pub(crate) const HANDOFF_TABLES2: u32 = 0x8000_000b;
     pub(crate) const VARIABLE_BOOT2: u32 = 0x8000_000c;
     pub(crate) const VARIABLE_AUTHORITY: u32 = 0x8000_00e0;
+    const POST_CODE: u32 = 0x1;
+    const PLATFORM_FIRMWARE_BLOB: u32 = 0x8000_0008;
+
+    /// The profile's name of a type.
+    pub(crate) fn type_name(event_type: u32) -> &'static str {
+        match event_type {
+            POST_CODE => "EV_POST_CODE",
+            NO_ACTION => "EV_NO_ACTION",
+            SEPARATOR => "EV_SEPARATOR",
+            EVENT_TAG => "EV_EVENT_TAG",
+            S_CRTM_VERSION => "EV_S_CRTM_VERSION",
+            PLATFORM_CONFIG_FLAGS => "EV_PLATFORM_CONFIG_FLAGS",
+            IPL => "EV_IPL",
+            VARIABLE_DRIVER_CONFIG => "EV_EFI_VARIABLE_DRIVER_CONFIG",
+            VARIABLE_BOOT => "EV_EFI_VARIABLE_BOOT",
+            BOOT_SERVICES_APPLICATION => "EV_EFI_BOOT_SERVICES_APPLICATION",
+            GPT => "EV_EFI_GPT_EVENT",
+            ACTION => "EV_EFI_ACTION",
+            PLATFORM_FIRMWARE_BLOB => "EV_EFI_PLATFORM_FIRMWARE_BLOB",
+            PLATFORM_FIRMWARE_BLOB2 => "EV_EFI_PLATFORM_FIRMWARE_BLOB2",
+            HANDOFF_TABLES2 => "EV_EFI_HANDOFF_TABLES2",
+            VARIABLE_BOOT2 => "EV_EFI_VARIABLE_BOOT2",
+            VARIABLE_AUTHORITY => "EV_EFI_VARIABLE_AUTHORITY",
+            _ => "an event of another type",
+        }
+    }
 }
 
 pub(crate) const GLOBAL_VARIABLE: [u8; 16] = guid(0x8be4_df61, 0x93ca, 0x11d2, 0xaa0d_00e0_9803_2b8c);

@@ -1,31 +1,44 @@
-//! PCRs 0 to 9 of a vTPM, SHA-256 bank, for a direct kernel boot through OVMF on QEMU's q35 machine without other
-//! boot devices; and the register that holds the agent.
+//! PCRs 0 to 15 of a vTPM, SHA-256 bank, for a boot through OVMF on QEMU's q35 machine without other boot devices and
+//! without Secure Boot keys: a kernel or a unified kernel image given to `-kernel`.
 //!
 //! Sources: TCG PC Client Platform Firmware Profile 1.06 section 3.3.4, edk2 OvmfPkg and SecurityPkg, UAPI group PCR
-//! registry; compared with PCRs read in booted guests.
+//! registry, Linux `drivers/firmware/efi/libstub` and `security/integrity/ima`; compared with PCRs read in booted guests.
 //!
 //! PCR 0 needs one recorded value: the PEI volume runs in memory and by the time it is measured holds a description of
 //! the machine (memory size, vCPUs), so its digest is the second event of PCR 0 in the log of a trusted boot, once for
-//! each machine shape. The DXE volume is computed here from the code image.
+//! each machine shape. The DXE volume is computed here from the code image. A unified image that lies on a disk is not
+//! predicted: its partition table, boot options and boot manager are measured as well.
 //!
 //! Not trusted: all files. Never talks to a TPM.
+
+mod ima;
+mod start;
 
 use std::collections::BTreeMap;
 
 use thiserror::Error;
 
 use crate::digest::{Digest, sha256};
-use crate::eventlog::{ALG_SHA256, LogError, replay_sha256};
-use crate::linux::{DirectKernel, KernelError};
-use crate::pe::{PeError, authenticode_sha256};
-use crate::uefi::event_type::{NO_ACTION, S_CRTM_VERSION};
-use crate::uefi::{
-    BOOT_0000, BOOT_ORDER, CALLING_APPLICATION, EXIT_BOOT_SERVICES, SEPARATOR, SecureBoot, secure_boot_variables,
-};
+use crate::eventlog::{ALG_SHA256, LogError, LogEvent, Replay, replay_sha256};
+use crate::linux::KernelError;
+use crate::made_from::Part;
+use crate::pe::PeError;
+use crate::uefi::event_type::{self, NO_ACTION, S_CRTM_VERSION, type_name};
+use crate::uefi::{BOOT_0000, BOOT_ORDER, EXIT_BOOT_SERVICES, SEPARATOR, SecureBoot, secure_boot_variables};
+use crate::uki::UkiError;
 use crate::volume::{VolumeError, dxe_volume_sha256};
+
+pub use ima::Ima;
+pub use start::Start;
 
 /// CRTM version string of OVMF builds: empty, in UTF-16.
 const CRTM_VERSION: [u8; 2] = [0; 2];
+/// In the event that Linux logs for the ramdisk (`efi-stub-helper.c`).
+const INITRD_TAG: &[u8] = b"initrd";
+/// Registers that are predicted. PCRs 16 to 23 belong to debugging, dynamic launch and applications.
+pub const LAST_PREDICTED: u8 = 15;
+/// The register that the agent extends with itself.
+pub const AGENT_PCR: u8 = 15;
 
 /// What a measured boot consists of.
 #[derive(Debug, Clone, Copy)]
@@ -34,8 +47,51 @@ pub struct MeasuredBoot<'a> {
     pub firmware: &'a [u8],
     /// Recorded digest of the PEI volume in memory; differs with memory size and vCPUs.
     pub pei_volume: Digest<32>,
-    /// Kernel, ramdisk, command line and memory size.
-    pub boot: DirectKernel<'a>,
+    /// What the firmware starts.
+    pub start: Start<'a>,
+    /// What the kernel's integrity subsystem adds by itself.
+    pub ima: Ima,
+    /// The event that the agent extends [`AGENT_PCR`] with; none when the boot is looked at before an agent ran.
+    pub agent: Option<Digest<32>>,
+}
+
+/// One extend of a register.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PcrEvent {
+    /// The register, 0 to [`LAST_PREDICTED`].
+    pub pcr: u8,
+    /// Which part of the system it measures.
+    pub part: Part,
+    /// What is measured, in a few words.
+    pub what: String,
+    /// What the register is extended with.
+    pub digest: Digest<32>,
+}
+
+impl PcrEvent {
+    fn new(pcr: u8, part: Part, what: impl Into<String>, digest: Digest<32>) -> Self {
+        Self { pcr, part, what: what.into(), digest }
+    }
+}
+
+/// All extends of a boot. Events of one register are in the order in which they happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prediction {
+    /// The extends, by register.
+    pub events: Vec<PcrEvent>,
+}
+
+impl Prediction {
+    /// Values of PCRs 0 to [`LAST_PREDICTED`]; zero where nothing is extended.
+    #[must_use]
+    pub fn pcrs(&self) -> BTreeMap<u8, Digest<32>> {
+        (0..=LAST_PREDICTED).map(|pcr| (pcr, self.pcr(pcr))).collect()
+    }
+
+    fn pcr(&self, pcr: u8) -> Digest<32> {
+        let events = self.events.iter().filter(|event| event.pcr == pcr);
+        events.fold(Digest::from_bytes([0; 32]), |register, event| extend(&register, &event.digest))
+    }
 }
 
 /// Why PCRs cannot be predicted.
@@ -47,6 +103,19 @@ pub enum PredictError {
     /// Kernel or command line cannot be predicted.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The unified kernel image cannot be predicted.
+    #[error(transparent)]
+    Unified(#[from] UkiError),
+    /// The stub is one whose way to start a kernel was not looked at.
+    #[error(
+        "how systemd-stub {0} starts its kernel is not known, so PCRs 4 and 9 are not: use a stub of release {known}, or \
+         take PCR 11 alone",
+        known = start::KNOWN_RELEASES
+    )]
+    StubRelease(String),
+    /// A section that makes the stub hand the kernel another ramdisk than the image holds.
+    #[error("the stub adds section {0} to the ramdisk, so PCR 9 is not known: leave the section out")]
+    AddsToRamdisk(&'static str),
 }
 
 impl From<PeError> for PredictError {
@@ -55,37 +124,39 @@ impl From<PeError> for PredictError {
     }
 }
 
-/// PCRs 0 to 9.
+/// Everything that is measured into PCRs 0 to 15.
 ///
 /// # Errors
 /// [`PredictError`].
-pub fn predict(boot: &MeasuredBoot<'_>) -> Result<BTreeMap<u8, Digest<32>>, PredictError> {
-    let separator = sha256(&SEPARATOR);
-    let [invocation, success] = EXIT_BOOT_SERVICES.map(|action| sha256(action.as_bytes()));
-    let kernel = authenticode_sha256(&boot.boot.patched()?)?;
-    let mut stub = Vec::new();
-    if let Some(options) = boot.boot.load_options()? {
-        stub.push(sha256(&options));
-    }
-    if !boot.boot.initrd.is_empty() {
-        stub.push(sha256(boot.boot.initrd));
-    }
-    let mut secure_boot: Vec<_> = secure_boot_variables(SecureBoot::Off).iter().map(|(_, data)| sha256(data)).collect();
-    secure_boot.push(separator);
-    let code = [sha256(&CRTM_VERSION), boot.pei_volume, dxe_volume_sha256(boot.firmware)?, separator];
-    Ok(BTreeMap::from([
-        (0, extend_all(&code)),
+pub fn predict(boot: &MeasuredBoot<'_>) -> Result<Prediction, PredictError> {
+    let (loaded, given) = (boot.start.loaded()?, boot.start.given_to_kernel()?);
+    let separator = |pcr| PcrEvent::new(pcr, Part::Constant, "separator", sha256(&SEPARATOR));
+    let mut events = vec![
+        PcrEvent::new(0, Part::Firmware, "version of the firmware", sha256(&CRTM_VERSION)),
+        PcrEvent::new(0, Part::Machine, "PEI volume of the firmware, in memory", boot.pei_volume),
+        PcrEvent::new(0, Part::Firmware, "DXE volume of the firmware", dxe_volume_sha256(boot.firmware)?),
+        separator(0),
         // The platform's boot variables are hashed by their data alone.
-        (1, extend_all(&[sha256(&BOOT_ORDER), sha256(&BOOT_0000), separator])),
-        (2, extend_all(&[separator])),
-        (3, extend_all(&[separator])),
-        (4, extend_all(&[kernel, sha256(CALLING_APPLICATION.as_bytes()), separator])),
-        (5, extend_all(&[separator, invocation, success])),
-        (6, extend_all(&[separator])),
-        (7, extend_all(&secure_boot)),
-        (8, extend_all(&[])),
-        (9, extend_all(&stub)),
-    ]))
+        PcrEvent::new(1, Part::BootVariable, "variable BootOrder", sha256(&BOOT_ORDER)),
+        PcrEvent::new(1, Part::BootVariable, "variable Boot0000", sha256(&BOOT_0000)),
+        separator(1),
+        separator(2),
+        separator(3),
+    ];
+    events.extend(loaded);
+    events.push(separator(5));
+    events.extend(EXIT_BOOT_SERVICES.map(|action| PcrEvent::new(5, Part::Constant, action, sha256(action.as_bytes()))));
+    events.push(separator(6));
+    for (name, data) in secure_boot_variables(SecureBoot::Off) {
+        events.push(PcrEvent::new(7, Part::SecureBoot, format!("variable {name}"), sha256(&data)));
+    }
+    events.push(separator(7));
+    events.extend(given);
+    let mut prediction = Prediction { events };
+    prediction.events.extend(boot.ima.events(&prediction.pcrs()));
+    prediction.events.extend(boot.start.sections()?);
+    prediction.events.extend(boot.agent.map(|event| PcrEvent::new(AGENT_PCR, Part::Agent, "the agent", event)));
+    Ok(prediction)
 }
 
 /// Why a log gives no PEI volume.
@@ -115,6 +186,33 @@ pub fn record_pei_volume(log: &[u8]) -> Result<Digest<32>, RecordError> {
     }
 }
 
+/// The extends of a log that was replayed, with what their types say they are.
+#[must_use]
+pub fn logged_events(replay: &Replay<'_>) -> Vec<PcrEvent> {
+    let extends = replay.events.iter().filter(|event| event.event_type != NO_ACTION);
+    let named = |event: &LogEvent<'_>| {
+        let digest = event.digest(ALG_SHA256).map(Digest::from_bytes)?;
+        Some(PcrEvent::new(u8::try_from(event.index).ok()?, logged_part(event), type_name(event.event_type), digest))
+    };
+    extends.filter_map(named).collect()
+}
+
+/// Which part of a system an event of a log measures, by its type; the data of some types tells more.
+fn logged_part(event: &LogEvent<'_>) -> Part {
+    match event.event_type {
+        event_type::S_CRTM_VERSION | event_type::PLATFORM_FIRMWARE_BLOB2 => Part::Firmware,
+        event_type::VARIABLE_DRIVER_CONFIG | event_type::VARIABLE_AUTHORITY => Part::SecureBoot,
+        event_type::VARIABLE_BOOT | event_type::VARIABLE_BOOT2 => Part::BootVariable,
+        event_type::BOOT_SERVICES_APPLICATION => Part::Kernel,
+        event_type::GPT => Part::Disk,
+        event_type::SEPARATOR | event_type::ACTION => Part::Constant,
+        event_type::EVENT_TAG if event.data.windows(INITRD_TAG.len()).any(|text| text == INITRD_TAG) => Part::Initrd,
+        event_type::EVENT_TAG => Part::CommandLine,
+        event_type::IPL if event.index == 11 => Part::Section,
+        _ => Part::Machine,
+    }
+}
+
 /// The register after one extend: SHA-256 over the old value and the event digest.
 #[must_use]
 pub fn extend(register: &Digest<32>, digest: &Digest<32>) -> Digest<32> {
@@ -134,75 +232,4 @@ pub fn pcr_after_one_extend(digest: [u8; 32]) -> [u8; 32] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::linux::sample_kernel;
-    use crate::volume;
-
-    fn pcrs(initrd: &[u8], append: &str, memory_mib: u32, pei: &[u8]) -> BTreeMap<u8, Digest<32>> {
-        let (kernel, firmware) = (sample_kernel(), volume::sample::image(b"pei on flash", b"dxe"));
-        let boot = DirectKernel { kernel: &kernel, initrd, append, memory_mib };
-        predict(&MeasuredBoot { firmware: &firmware, pei_volume: sha256(pei), boot }).unwrap()
-    }
-
-    fn changed(a: &BTreeMap<u8, Digest<32>>, b: &BTreeMap<u8, Digest<32>>) -> Vec<u8> {
-        a.iter().filter(|(index, value)| b[index] != **value).map(|(index, _)| *index).collect()
-    }
-
-    #[test]
-    fn each_change_moves_exactly_its_registers() {
-        let base = pcrs(b"initrd", "quiet", 512, b"pei");
-        assert_eq!(base.keys().copied().collect::<Vec<_>>(), (0..=9).collect::<Vec<_>>());
-        assert_eq!(changed(&base, &pcrs(b"initrx", "quiet", 512, b"pei")), [9]);
-        assert_eq!(changed(&base, &pcrs(b"initrd!", "quiet", 512, b"pei")), [4, 9], "another size is patched in");
-        assert_eq!(changed(&base, &pcrs(b"initrd", "quiet ", 512, b"pei")), [9]);
-        assert_eq!(changed(&base, &pcrs(b"initrd", "quiet", 1024, b"pei")), [4]);
-        assert_eq!(changed(&base, &pcrs(b"initrd", "quiet", 512, b"PEI")), [0]);
-    }
-
-    #[test]
-    fn constant_registers_have_the_values_read_in_a_guest() {
-        let pcrs = pcrs(b"initrd", "quiet", 512, b"pei");
-        let separator = "3d458cfe55cc03ea1f443f1562beec8df51c75e14a9fcf9a7234a13f198e7969";
-        assert_eq!([2, 3, 6].map(|index| pcrs[&index].to_string()), [separator; 3]);
-        assert_eq!(pcrs[&8], Digest::from_bytes([0; 32]));
-    }
-
-    #[test]
-    fn the_pei_volume_is_the_second_event_of_an_ovmf_boot() {
-        use crate::eventlog::{header, record};
-        use crate::uefi::event_type::{PLATFORM_FIRMWARE_BLOB2, SEPARATOR as SEPARATOR_EVENT};
-        let log = |events: &[(u32, &[u8])]| {
-            let mut log = header(0, &[(ALG_SHA256, 32)]);
-            for (kind, data) in events {
-                record(&mut log, 0, *kind, &[(ALG_SHA256, sha256(data).as_bytes())], data);
-            }
-            log
-        };
-        let version = (S_CRTM_VERSION, CRTM_VERSION.as_slice());
-        let blob = |name: &'static [u8]| (PLATFORM_FIRMWARE_BLOB2, name);
-        let separator = (SEPARATOR_EVENT, SEPARATOR.as_slice());
-        let sound = log(&[version, blob(b"pei"), blob(b"dxe"), separator]);
-        assert_eq!(record_pei_volume(&sound), Ok(sha256(b"pei")));
-        for other in [
-            log(&[version, blob(b"pei"), separator]),
-            log(&[blob(b"pei"), version, blob(b"dxe"), separator]),
-            log(&[version, blob(b"pei"), blob(b"dxe"), blob(b"more")]),
-        ] {
-            assert_eq!(record_pei_volume(&other), Err(RecordError::NotOvmf));
-        }
-        assert!(matches!(record_pei_volume(b""), Err(RecordError::Log(_))));
-    }
-
-    #[test]
-    fn one_extend_is_the_hash_of_zeros_and_digest() {
-        let digest = *sha256(b"agent").as_bytes();
-        let expected = sha256(&[[0; 32], digest].concat());
-        assert_eq!(pcr_after_one_extend(digest), *expected.as_bytes());
-    }
-
-    #[test]
-    fn without_ramdisk_and_command_line_the_stub_measures_nothing() {
-        assert_eq!(pcrs(b"", "", 512, b"pei")[&9], Digest::from_bytes([0; 32]));
-    }
-}
+mod tests;

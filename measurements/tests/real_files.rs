@@ -13,7 +13,7 @@ use inwit_measurements::linux::DirectKernel;
 use inwit_measurements::tdx::{
     MachineEvents, Pass, SecureBoot, Separators, cfv_digest, extend_all, mrtd, rtmr0_events, rtmr1_events,
 };
-use inwit_measurements::vtpm::{MeasuredBoot, predict};
+use inwit_measurements::vtpm::{Ima, MeasuredBoot, Start, predict};
 use inwit_measurements::{Digest, sha256};
 
 fn not_run(what: &str) {
@@ -235,7 +235,9 @@ fn pcrs_of_a_recorded_boot() {
     ] {
         let boot = DirectKernel { kernel: &kernel, initrd: &initrd, append, memory_mib };
         let pei_volume = pei_volume.parse().unwrap();
-        let pcrs = predict(&MeasuredBoot { firmware: &firmware, pei_volume, boot }).unwrap();
+        let (start, ima) = (Start::Direct(boot), Ima::Sig);
+        let boot = MeasuredBoot { firmware: &firmware, pei_volume, start, ima, agent: None };
+        let pcrs = predict(&boot).unwrap().pcrs();
         let expected = [
             zero,
             "8e9d1fe23131f12d6a523e9c32eb3223d4dc25e14eb5fd60163e7ba8de0f248c",
@@ -248,6 +250,6 @@ fn pcrs_of_a_recorded_boot() {
             "0000000000000000000000000000000000000000000000000000000000000000",
             nine,
         ];
-        assert_eq!(pcrs.values().map(Digest::to_string).collect::<Vec<_>>(), expected);
+        assert_eq!(pcrs.values().take(10).map(Digest::to_string).collect::<Vec<_>>(), expected);
     }
 }

@@ -14,7 +14,7 @@ use inwit_measurements::reference::{AgentReference, Measured, ReferenceValues};
 use inwit_measurements::snp::{CpuSignature, DirectBoot, GuestFeatures, Vmm, launch_digest};
 use inwit_measurements::tdx::{self, MachineEvents, Pass, SecureBoot, Separators};
 
-use inwit_measurements::vtpm::{MeasuredBoot, predict};
+use inwit_measurements::vtpm::{Ima, MeasuredBoot, Start, predict};
 use inwit_protocol::evidence::Platform;
 use inwit_protocol::primitives::{PublicKey, sha256};
 use ring::digest::{SHA384, digest};
@@ -92,8 +92,10 @@ fn measure_pcrs(booted: &Booted<'_>) -> Result<BTreeMap<u8, Digest<32>>> {
         // A TPM that no firmware has touched.
         return Ok([0, 4, 7, 9].map(|pcr| (pcr, Digest::from_bytes([0; 32]))).into());
     };
-    let boot = MeasuredBoot { firmware, pei_volume: Digest::from_bytes([0; 32]), boot: *kernel };
-    let mut pcrs = predict(&boot).map_err(|error| failed("PCR prediction")(&error))?;
+    let (start, ima) = (Start::Direct(*kernel), Ima::Sig);
+    let boot = MeasuredBoot { firmware, pei_volume: Digest::from_bytes([0; 32]), start, ima, agent: None };
+    let mut pcrs = predict(&boot).map_err(|error| failed("PCR prediction")(&error))?.pcrs();
+    pcrs.retain(|pcr, _| *pcr < 10);
     let pcr0 = pcr0.ok_or_else(|| StageError::of("PCR 0", "not recorded for this firmware"))?;
     pcrs.insert(0, Digest::from_bytes(pcr0));
     Ok(pcrs)

@@ -38,10 +38,11 @@ pub(crate) enum Command {
     /// RTMR0 holds the memory map and ACPI tables, which no file tells: record them once for each machine shape by
     /// giving the event log of a trusted boot. Without --machine-log RTMR0 is left out.
     Tdx(TdxArguments),
-    /// vTPM: PCRs 0 to 9 (SHA-256) of a direct kernel boot through OVMF on QEMU's q35 machine.
+    /// vTPM: PCRs 0 to 15 (SHA-256) of a boot through OVMF on QEMU's q35 machine, of a kernel or a unified kernel image.
     ///
     /// PCR 0 holds the PEI volume as it is in memory, which depends on memory size and vCPUs: record it once for each
-    /// machine shape, from the event log of a trusted boot.
+    /// machine shape, from the event log of a trusted boot. The kernel or image is what is given to -kernel; booting from
+    /// a disk, Secure Boot keys, a command line given beside a unified image, and credentials are not predicted.
     Vtpm(VtpmArguments),
 }
 

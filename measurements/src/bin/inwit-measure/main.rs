@@ -44,11 +44,11 @@ fn main() -> ExitCode {
 fn agent_is_measured(command: &Command, output: &OutputArguments) -> Result<(), Failure> {
     let Some(agent) = &output.agent else { return Ok(()) };
     let initrd = match command {
-        Command::Snp(snp) => snp.initrd.as_ref(),
-        Command::Tdx(tdx) => tdx.boot.initrd.as_ref(),
-        Command::Vtpm(vtpm) => vtpm.boot.initrd.as_ref(),
+        Command::Snp(snp) => snp.initrd.as_ref().map(read).transpose()?,
+        Command::Tdx(tdx) => tdx.boot.initrd.as_ref().map(read).transpose()?,
+        Command::Vtpm(vtpm) => vtpm.initrd()?,
     };
-    let bytes = read(initrd.ok_or(Failure::AgentUnmeasured)?)?;
+    let bytes = initrd.ok_or(Failure::AgentUnmeasured)?;
     let initrd = Initrd::read(&bytes).map_err(Failure::refused)?;
     let tree = Tree::unpack(&initrd);
     for path in [Some(agent), output.config.as_ref()].into_iter().flatten() {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use inwit_measurements::made_from::MadeFrom;
 use inwit_measurements::reference::{AgentReference, Measured, ReferenceValues};
+use inwit_measurements::vtpm::PcrEvent;
 use inwit_measurements::{Digest, sha256};
 use serde_json::json;
 
@@ -18,6 +19,8 @@ pub(crate) enum Values {
     Whole(Measured),
     /// Only some registers of a TD.
     Parts(Vec<(&'static str, Digest<48>)>),
+    /// The PCRs of a vTPM, and the extends that lead to them.
+    Explained(Measured, Vec<PcrEvent>),
 }
 
 /// Text or JSON: a Reference Values file when an agent is named, the bare values otherwise.
@@ -29,7 +32,7 @@ pub(crate) fn render(
     let (Some(agent), Some(config), Some(name)) = (&output.agent, &output.config, &output.name) else {
         return Ok(if output.json { bare_json(values).to_string() } else { bare_text(values) });
     };
-    let Values::Whole(measured) = values else {
+    let (Values::Whole(measured) | Values::Explained(measured, _)) = values else {
         return Err(Failure::MissingRtmr0);
     };
     let agent = AgentReference { executable: sha256(&read(agent)?), configuration: sha256(&read(config)?) };
@@ -48,6 +51,10 @@ fn bare_text(values: &Values) -> String {
     let line = |(name, digest): (&str, String)| format!("{name} {digest}\n");
     match values {
         Values::Parts(parts) => parts.iter().map(|(name, digest)| line((name, digest.to_string()))).collect(),
+        Values::Explained(measured, events) => {
+            let lines = events.iter().map(|event| format!("pcr{} {} {}\n", event.pcr, event.digest, event.what));
+            bare_text(&Values::Whole(measured.clone())) + "\n" + &lines.collect::<String>()
+        }
         Values::Whole(Measured::Snp { launch_digest }) => line(("launch_digest", launch_digest.to_string())),
         Values::Whole(Measured::Tdx { mrtd, rtmr0, rtmr1, rtmr2 }) => {
             [("mrtd", mrtd), ("rtmr0", rtmr0), ("rtmr1", rtmr1), ("rtmr2", rtmr2)]
@@ -66,5 +73,11 @@ fn bare_json(values: &Values) -> serde_json::Value {
     match values {
         Values::Parts(parts) => parts.iter().map(|(name, digest)| ((*name).to_owned(), json!(digest))).collect(),
         Values::Whole(measured) => json!(measured),
+        Values::Explained(measured, events) => {
+            let event = |event: &PcrEvent| json!({"pcr": event.pcr, "digest": event.digest, "what": event.what});
+            let mut values = json!(measured);
+            values["events"] = events.iter().map(event).collect();
+            values
+        }
     }
 }

@@ -1,66 +1,176 @@
-//! `inwit-measure vtpm`: its options, and from the files they name to PCRs.
+//! `inwit-measure vtpm`: its options, and from the files they name, or from an event log alone, to PCRs.
 //!
 //! Not trusted: the words given and the files. Never talks to a TPM.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{ArgGroup, Args, ValueEnum};
 use inwit_measurements::Digest;
+use inwit_measurements::eventlog::replay_sha256;
 use inwit_measurements::linux::DirectKernel;
 use inwit_measurements::made_from::{MadeFrom, Role};
 use inwit_measurements::reference::Measured;
-use inwit_measurements::vtpm::{MeasuredBoot, pcr_after_one_extend, predict, record_pei_volume};
+use inwit_measurements::uki::UnifiedImage;
+use inwit_measurements::vtpm::{Ima, MeasuredBoot, PcrEvent, Start, logged_events, predict, record_pei_volume};
 
-use crate::arguments::BootArguments;
 use crate::files::{Failure, file_name, read};
 use crate::report::Values;
 
-/// The PCR that the agent extends with itself.
-const AGENT_PCR: u8 = 15;
-
 #[derive(Args)]
+#[command(group(ArgGroup::new("boot").required(true).args(["kernel", "uki", "log"])))]
 pub(crate) struct VtpmArguments {
     /// The firmware code image (OVMF_CODE).
+    #[arg(long, value_name = "FILE", required_unless_present = "log")]
+    pub(crate) ovmf: Option<PathBuf>,
+    /// Kernel, as given to -kernel.
+    #[arg(long, value_name = "FILE", requires = "memory")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// Initial ramdisk, as given to -initrd.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// Kernel command line, exactly as given to -append.
+    #[arg(long, value_name = "TEXT", default_value = "", requires = "kernel", hide_default_value = true)]
+    pub(crate) append: String,
+    /// Guest memory in MiB, as given to -m. PCR 4 depends on it for a kernel, PCR 0 always (by the recorded digest).
+    #[arg(long, value_name = "MIB", conflicts_with = "log")]
+    pub(crate) memory: Option<u32>,
+    /// Unified kernel image, as given to -kernel, without -initrd and -append.
     #[arg(long, value_name = "FILE")]
-    pub(crate) ovmf: PathBuf,
-    #[command(flatten)]
-    pub(crate) boot: BootArguments,
+    pub(crate) uki: Option<PathBuf>,
+    /// Which profile of the image is booted, from 0, if it has profiles.
+    #[arg(long, value_name = "NUMBER", requires = "uki")]
+    pub(crate) profile: Option<usize>,
     /// SHA-256 of the PEI volume in memory: the second event of PCR 0 in the log of a trusted boot.
-    #[arg(long, value_name = "SHA256", required_unless_present = "machine_log")]
+    #[arg(long, value_name = "SHA256", required_unless_present_any = ["machine_log", "log"], conflicts_with = "log")]
     pub(crate) pei_digest: Option<Digest<32>>,
     /// That log itself (binary_bios_measurements), to take the digest from.
-    #[arg(long, value_name = "FILE", conflicts_with = "pei_digest")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["pei_digest", "log"])]
     pub(crate) machine_log: Option<PathBuf>,
-    /// Event digest that the agent extends PCR 15 with; adds PCR 15.
-    #[arg(long, value_name = "SHA256")]
+    /// Event digest that the agent extends PCR 15 with; without it PCR 15 is that of a boot before the agent.
+    #[arg(long, value_name = "SHA256", conflicts_with = "log")]
     pub(crate) agent_event: Option<Digest<32>>,
+    /// What the kernel's integrity subsystem records in PCR 10 (IMA_DEFAULT_TEMPLATE of its configuration).
+    #[arg(long, value_enum, default_value = "sig", conflicts_with = "log")]
+    pub(crate) ima: ImaArgument,
+    /// Replay this event log (binary_bios_measurements) instead of predicting: PCRs as firmware and kernel stub left them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+    /// Print which event each extend came from, too.
+    #[arg(long)]
+    pub(crate) events: bool,
 }
 
-/// The PCRs of the machine that the options describe.
-pub(crate) fn measure(arguments: &VtpmArguments) -> Result<Values, Failure> {
-    let (firmware, files) = (read(&arguments.ovmf)?, arguments.boot.read()?);
-    let boot: DirectKernel<'_> = files.direct(&arguments.boot);
-    let pei_volume = match (&arguments.machine_log, arguments.pei_digest) {
-        (Some(path), _) => record_pei_volume(&read(path)?).map_err(Failure::refused)?,
-        (None, Some(digest)) => digest,
-        (None, None) => return Err(Failure::MissingPei),
-    };
-    let measured = MeasuredBoot { firmware: &firmware, pei_volume, boot };
-    let mut pcrs = predict(&measured).map_err(Failure::refused)?;
-    if let Some(event) = arguments.agent_event {
-        pcrs.insert(AGENT_PCR, Digest::from_bytes(pcr_after_one_extend(*event.as_bytes())));
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum ImaArgument {
+    /// boot_aggregate of the template ima-sig (Debian, Fedora).
+    Sig,
+    /// boot_aggregate of the template ima-ng (upstream default).
+    Ng,
+    /// Nothing: a kernel without IMA.
+    Absent,
+}
+
+impl From<ImaArgument> for Ima {
+    fn from(argument: ImaArgument) -> Self {
+        match argument {
+            ImaArgument::Sig => Self::Sig,
+            ImaArgument::Ng => Self::Ng,
+            ImaArgument::Absent => Self::Absent,
+        }
     }
-    Ok(Values::Whole(Measured::Vtpm { pcrs }))
+}
+
+/// The PCRs of the machine, or of the log, that the options name.
+pub(crate) fn measure(arguments: &VtpmArguments) -> Result<Values, Failure> {
+    let (pcrs, events) = match &arguments.log {
+        Some(log) => replayed(log)?,
+        None => predicted(arguments)?,
+    };
+    let measured = Measured::Vtpm { pcrs };
+    Ok(if arguments.events { Values::Explained(measured, events) } else { Values::Whole(measured) })
+}
+
+type Registers = (BTreeMap<u8, Digest<32>>, Vec<PcrEvent>);
+
+fn replayed(log: &Path) -> Result<Registers, Failure> {
+    let log = read(log)?;
+    let replay = replay_sha256(&log).map_err(Failure::refused)?;
+    // The replay refuses registers that a TPM does not have.
+    let pcrs = replay.pcrs.iter().filter_map(|(pcr, value)| Some((u8::try_from(*pcr).ok()?, (*value).into())));
+    Ok((pcrs.collect(), logged_events(&replay)))
+}
+
+fn predicted(arguments: &VtpmArguments) -> Result<Registers, Failure> {
+    let prediction = with_start(arguments, |firmware, start| {
+        let pei_volume = match (&arguments.machine_log, arguments.pei_digest) {
+            (Some(path), _) => record_pei_volume(&read(path)?).map_err(Failure::refused)?,
+            (None, Some(digest)) => digest,
+            (None, None) => return Err(Failure::MissingPei),
+        };
+        let (ima, agent) = (arguments.ima.into(), arguments.agent_event);
+        predict(&MeasuredBoot { firmware, pei_volume, start, ima, agent }).map_err(Failure::refused)
+    })?;
+    Ok((prediction.pcrs(), prediction.events))
+}
+
+/// Reads what the options name, and hands the firmware's bytes and what it starts to `next`.
+fn with_start<T>(
+    arguments: &VtpmArguments,
+    next: impl FnOnce(&[u8], Start<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let read_given = |path: &Option<PathBuf>| path.as_deref().map(read).transpose().map(Option::unwrap_or_default);
+    let firmware = read_given(&arguments.ovmf)?;
+    let (Some(path), Some(memory_mib)) = (&arguments.kernel, arguments.memory) else {
+        let image = read_given(&arguments.uki)?;
+        return next(&firmware, Start::Unified { image: &image, profile: arguments.profile });
+    };
+    let (kernel, initrd) = (read(path)?, read_given(&arguments.initrd)?);
+    let direct = DirectKernel { kernel: &kernel, initrd: &initrd, append: &arguments.append, memory_mib };
+    next(&firmware, Start::Direct(direct))
 }
 
 /// What the registers are computed from, for explaining a mismatch later.
 pub(crate) fn made_from(arguments: &VtpmArguments) -> Result<MadeFrom, Failure> {
-    let mut record = MadeFrom::default();
-    let (firmware, files) = (read(&arguments.ovmf)?, arguments.boot.read()?);
-    record.add_file(Role::Firmware, &file_name(&arguments.ovmf), &firmware);
-    arguments.boot.add_to(&mut record, &files.direct(&arguments.boot));
+    let named = |path: &Option<PathBuf>| path.as_deref().map(file_name).unwrap_or_default();
+    let mut record = with_start(arguments, |firmware, start| {
+        let mut record = MadeFrom::default();
+        record.add_file(Role::Firmware, &named(&arguments.ovmf), firmware);
+        match start {
+            Start::Direct(direct) => {
+                let (kernel, initrd) = (named(&arguments.kernel), named(&arguments.initrd));
+                record.add_direct_boot((&kernel, direct.kernel), (&initrd, direct.initrd), direct.append);
+            }
+            Start::Unified { image, profile } => {
+                record.add_file(Role::Uki, &named(&arguments.uki), image);
+                let sections = UnifiedImage::parse(image).and_then(|image| image.taken(profile));
+                let sections = sections.map_err(Failure::refused)?;
+                let section = |wanted: &str| sections.iter().find(|(name, _)| *name == wanted);
+                let bytes = |name| section(name).map(|(_, contents)| contents.bytes()).unwrap_or_default();
+                let (kernel, initrd, append) = (bytes(".linux"), bytes(".initrd"), bytes(".cmdline"));
+                let append = String::from_utf8_lossy(&append);
+                record.add_direct_boot((".linux", &kernel), (".initrd", &initrd), &append);
+            }
+        }
+        Ok(record)
+    })?;
     if let Some(path) = &arguments.machine_log {
         record.add_file(Role::MachineLog, &file_name(path), &read(path)?);
     }
+    record.machine.memory_mib = arguments.memory;
+    record.add_pcr_events(&predicted(arguments)?.1);
     Ok(record)
+}
+
+impl VtpmArguments {
+    /// The initial ramdisk, of its own or inside the unified image.
+    pub(crate) fn initrd(&self) -> Result<Option<Vec<u8>>, Failure> {
+        if let Some(path) = &self.uki {
+            let image = read(path)?;
+            let sections = UnifiedImage::parse(&image).and_then(|image| image.taken(self.profile));
+            let sections = sections.map_err(Failure::refused)?;
+            return Ok(sections.iter().find(|(name, _)| *name == ".initrd").map(|(_, all)| all.bytes().into_owned()));
+        }
+        self.initrd.as_deref().map(read).transpose()
+    }
 }

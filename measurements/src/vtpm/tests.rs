@@ -1,0 +1,166 @@
+use super::*;
+use crate::linux::{DirectKernel, sample_kernel};
+use crate::uki::sample::{NAMES_252, NAMES_262, image, stub};
+use crate::volume;
+
+type Pcrs = BTreeMap<u8, Digest<32>>;
+
+fn predicted(start: Start<'_>, pei: &[u8]) -> Result<Prediction, PredictError> {
+    let firmware = volume::sample::image(b"pei on flash", b"dxe");
+    predict(&MeasuredBoot { firmware: &firmware, pei_volume: sha256(pei), start, ima: Ima::Absent, agent: None })
+}
+
+fn direct(initrd: &[u8], append: &str, memory_mib: u32, pei: &[u8]) -> Pcrs {
+    let kernel = sample_kernel();
+    predicted(Start::Direct(DirectKernel { kernel: &kernel, initrd, append, memory_mib }), pei).unwrap().pcrs()
+}
+
+fn unified(payload: &[(&'static str, &[u8])]) -> Result<Prediction, PredictError> {
+    let mut sections = stub("252.39", NAMES_252);
+    sections.extend(payload.iter().map(|(name, bytes)| (*name, bytes.to_vec())));
+    predicted(Start::Unified { image: &image(&sections), profile: None }, b"pei")
+}
+
+fn changed(a: &Pcrs, b: &Pcrs) -> Vec<u8> {
+    a.iter().filter(|(index, value)| b[index] != **value).map(|(index, _)| *index).collect()
+}
+
+#[test]
+fn each_change_moves_exactly_its_registers() {
+    let base = direct(b"initrd", "quiet", 512, b"pei");
+    assert_eq!(base.keys().copied().collect::<Vec<_>>(), (0..=15).collect::<Vec<_>>());
+    assert_eq!(changed(&base, &direct(b"initrx", "quiet", 512, b"pei")), [9]);
+    assert_eq!(changed(&base, &direct(b"initrd!", "quiet", 512, b"pei")), [4, 9], "another size is patched in");
+    assert_eq!(changed(&base, &direct(b"initrd", "quiet ", 512, b"pei")), [9]);
+    assert_eq!(changed(&base, &direct(b"initrd", "quiet", 1024, b"pei")), [4]);
+    assert_eq!(changed(&base, &direct(b"initrd", "quiet", 512, b"PEI")), [0]);
+}
+
+#[test]
+fn constant_registers_have_the_values_read_in_a_guest() {
+    let pcrs = direct(b"initrd", "quiet", 512, b"pei");
+    let separator = "3d458cfe55cc03ea1f443f1562beec8df51c75e14a9fcf9a7234a13f198e7969";
+    assert_eq!([2, 3, 6].map(|index| pcrs[&index].to_string()), [separator; 3]);
+    assert_eq!([8, 10, 11, 12, 13, 14, 15].map(|index| pcrs[&index]), [Digest::from_bytes([0; 32]); 7]);
+}
+
+#[test]
+fn without_ramdisk_and_command_line_the_stub_measures_nothing() {
+    assert_eq!(direct(b"", "", 512, b"pei")[&9], Digest::from_bytes([0; 32]));
+}
+
+#[test]
+fn a_unified_image_moves_the_register_of_each_use() {
+    let (kernel, other) = (crate::pe::sample::image(0x40), crate::pe::sample::image(0x48));
+    let pcrs = |kernel: &[u8], initrd: &[u8], cmdline: &[u8], osrel: &[u8]| {
+        let parts = [(".osrel", osrel), (".cmdline", cmdline), (".initrd", initrd), (".linux", kernel)];
+        unified(&parts).unwrap().pcrs()
+    };
+    let base = pcrs(&kernel, b"initrd", b"quiet", b"ID=x");
+    assert_eq!(changed(&base, &pcrs(&other, b"initrd", b"quiet", b"ID=x")), [4, 11]);
+    assert_eq!(changed(&base, &pcrs(&kernel, b"initrx", b"quiet", b"ID=x")), [4, 9, 11]);
+    assert_eq!(changed(&base, &pcrs(&kernel, b"initrd", b"quieT", b"ID=x")), [4, 9, 11]);
+    assert_eq!(changed(&base, &pcrs(&kernel, b"initrd", b"quiet", b"ID=y")), [4, 11]);
+    // No name is handed on by OVMF here, so nothing is added to the command line.
+    let options: Vec<u8> = "quiet\0".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert_eq!(base[&9], extend_all(&[sha256(&options), sha256(b"initrd")]));
+}
+
+#[test]
+fn the_events_name_what_each_extend_is() {
+    let kernel = crate::pe::sample::image(0x40);
+    let prediction = unified(&[(".linux", &kernel), (".cmdline", b"quiet")]).unwrap();
+    let of = |pcr| prediction.events.iter().filter(move |event| event.pcr == pcr).map(|event| event.what.as_str());
+    assert_eq!(
+        of(4).collect::<Vec<_>>(),
+        [
+            "unified kernel image, Authenticode",
+            "Calling EFI Application from Boot Option",
+            "separator",
+            "kernel inside the image, Authenticode"
+        ]
+    );
+    assert_eq!(of(9).collect::<Vec<_>>(), ["command line"]);
+    assert_eq!(
+        of(11).collect::<Vec<_>>(),
+        [
+            "name of section .linux",
+            "contents of section .linux",
+            "name of section .cmdline",
+            "contents of section .cmdline"
+        ]
+    );
+}
+
+#[test]
+fn a_unified_image_that_is_started_in_another_way_is_refused() {
+    let kernel = crate::pe::sample::image(0x40);
+    let linux: (&str, &[u8]) = (".linux", &kernel);
+    assert_eq!(unified(&[linux, (".pcrpkey", b"key")]), Err(PredictError::AddsToRamdisk(".pcrpkey")));
+    for text in [&b"quiet\n"[..], b" quiet", b"quiet\0", b"a=\xc3\xa4"] {
+        assert_eq!(
+            unified(&[linux, (".cmdline", text)]),
+            Err(PredictError::Kernel(KernelError::UnifiedCommandLine)),
+            "{text:?}"
+        );
+    }
+    assert!(matches!(unified(&[(".linux", b"kernel")]), Err(PredictError::Kernel(KernelError::Pe(PeError::NotPe)))));
+    let mut sections = stub("262.1-1", NAMES_262);
+    sections.push((".linux", kernel.clone()));
+    let newer = predicted(Start::Unified { image: &image(&sections), profile: None }, b"pei");
+    assert_eq!(newer, Err(PredictError::StubRelease("262.1-1".into())));
+}
+
+#[test]
+fn the_agent_and_the_integrity_record_have_their_registers() {
+    let (kernel, firmware) = (sample_kernel(), volume::sample::image(b"pei on flash", b"dxe"));
+    let boot = DirectKernel { kernel: &kernel, initrd: b"initrd", append: "quiet", memory_mib: 512 };
+    let with = |ima, agent| {
+        let start = Start::Direct(boot);
+        predict(&MeasuredBoot { firmware: &firmware, pei_volume: sha256(b"pei"), start, ima, agent }).unwrap().pcrs()
+    };
+    let base = with(Ima::Absent, None);
+    assert_eq!(changed(&base, &with(Ima::Absent, Some(sha256(b"agent")))), [AGENT_PCR]);
+    assert_eq!(with(Ima::Absent, Some(sha256(b"agent")))[&15], extend_all(&[sha256(b"agent")]));
+    let (sig, ng) = (with(Ima::Sig, None), with(Ima::Ng, None));
+    assert_eq!((changed(&base, &sig), changed(&base, &ng)), (vec![10], vec![10]));
+    let registers: Vec<u8> = (0..=9).flat_map(|pcr| *base[&pcr].as_bytes()).collect();
+    let head =
+        [[40, 0, 0, 0].as_slice(), b"sha256:\0", sha256(&registers).as_bytes().as_slice(), &[15, 0, 0, 0]].concat();
+    let record = [&head, b"boot_aggregate\0".as_slice()].concat();
+    assert_eq!(ng[&10], extend_all(&[sha256(&record)]));
+    assert_eq!(sig[&10], extend_all(&[sha256(&[record, vec![0; 4]].concat())]));
+}
+
+#[test]
+fn the_pei_volume_is_the_second_event_of_an_ovmf_boot() {
+    use crate::eventlog::{header, record};
+    use crate::uefi::event_type::{PLATFORM_FIRMWARE_BLOB2, SEPARATOR as SEPARATOR_EVENT};
+    let log = |events: &[(u32, &[u8])]| {
+        let mut log = header(0, &[(ALG_SHA256, 32)]);
+        for (kind, data) in events {
+            record(&mut log, 0, *kind, &[(ALG_SHA256, sha256(data).as_bytes())], data);
+        }
+        log
+    };
+    let version = (S_CRTM_VERSION, CRTM_VERSION.as_slice());
+    let blob = |name: &'static [u8]| (PLATFORM_FIRMWARE_BLOB2, name);
+    let separator = (SEPARATOR_EVENT, SEPARATOR.as_slice());
+    let sound = log(&[version, blob(b"pei"), blob(b"dxe"), separator]);
+    assert_eq!(record_pei_volume(&sound), Ok(sha256(b"pei")));
+    for other in [
+        log(&[version, blob(b"pei"), separator]),
+        log(&[blob(b"pei"), version, blob(b"dxe"), separator]),
+        log(&[version, blob(b"pei"), blob(b"dxe"), blob(b"more")]),
+    ] {
+        assert_eq!(record_pei_volume(&other), Err(RecordError::NotOvmf));
+    }
+    assert!(matches!(record_pei_volume(b""), Err(RecordError::Log(_))));
+}
+
+#[test]
+fn one_extend_is_the_hash_of_zeros_and_digest() {
+    let digest = *sha256(b"agent").as_bytes();
+    let expected = sha256(&[[0; 32], digest].concat());
+    assert_eq!(pcr_after_one_extend(digest), *expected.as_bytes());
+}
