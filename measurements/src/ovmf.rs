@@ -32,6 +32,8 @@ const ENTRY_TAIL: usize = 18;
 const FOOTER: [u8; 16] = guid(0x96b5_82de, 0x1fb2, 0x45f7, 0xbaea_a366_c55a_082d);
 const SEV_HASH_TABLE: [u8; 16] = guid(0x7255_371f, 0x3a3b, 0x4b04, 0x927b_1da6_efa8_d454);
 const SEV_ES_RESET: [u8; 16] = guid(0x00f7_71de, 0x1a7e, 0x4fcb, 0x890e_68c7_7e2f_b44e);
+const SVSM_INFO: [u8; 16] = guid(0xa789_a612, 0x0597, 0x4c4b, 0xa49f_cbb1_fe9d_1ddd);
+
 /// A GUID in its stored, mixed-endian form; `last` holds the two groups that are stored as written.
 pub(crate) const fn guid(first: u32, second: u16, third: u16, last: u64) -> [u8; 16] {
     let (a, b, c, d) = (first.to_le_bytes(), second.to_le_bytes(), third.to_le_bytes(), last.to_be_bytes());
@@ -42,6 +44,7 @@ pub(crate) const fn guid(first: u32, second: u16, third: u16, last: u64) -> [u8;
 #[derive(Debug, Clone)]
 pub struct Firmware<'a> {
     image: &'a [u8],
+    address: u64,
     entries: Vec<([u8; 16], &'a [u8])>,
 }
 
@@ -56,12 +59,19 @@ pub struct HashTableArea {
 }
 
 impl<'a> Firmware<'a> {
-    /// Reads the footer table.
+    /// Reads the footer table of an image that ends at 4 GiB.
     ///
     /// # Errors
     /// [`FirmwareError::Size`], [`FirmwareError::NoFooter`], [`FirmwareError::Footer`],
     /// [`FirmwareError::RepeatedEntry`].
     pub fn parse(image: &'a [u8]) -> Result<Self, FirmwareError> {
+        Self::parse_below(image, 0)
+    }
+
+    /// The same for an image that ends this many bytes before 4 GiB.
+    pub(crate) fn parse_below(image: &'a [u8], distance: usize) -> Result<Self, FirmwareError> {
+        let address = u64::try_from(distance.saturating_add(image.len())).ok();
+        let address = address.and_then(|bytes| FOUR_GIB.checked_sub(bytes)).ok_or(FirmwareError::Size(image.len()))?;
         if image.is_empty() || image.len() > MAX_FIRMWARE_BYTES || !image.len().is_multiple_of(PAGE) {
             return Err(FirmwareError::Size(image.len()));
         }
@@ -79,7 +89,7 @@ impl<'a> Firmware<'a> {
             entries.push((guid, data));
             table = rest;
         }
-        Ok(Self { image, entries })
+        Ok(Self { image, address, entries })
     }
 
     /// The whole image.
@@ -88,10 +98,10 @@ impl<'a> Firmware<'a> {
         self.image
     }
 
-    /// Guest physical address of the first byte: the image ends at 4 GiB.
+    /// Guest physical address of the first byte: a firmware image ends at 4 GiB.
     #[must_use]
     pub fn address(&self) -> u64 {
-        FOUR_GIB - self.image.len() as u64
+        self.address
     }
 
     /// Where kernel hashes are expected; none when the build does not check them (entry absent, or base 0).
@@ -112,6 +122,12 @@ impl<'a> Firmware<'a> {
     pub fn ap_reset_eip(&self) -> Result<Option<u32>, FirmwareError> {
         let Some(entry) = self.entry(&SEV_ES_RESET) else { return Ok(None) };
         u32_at(entry, 0).map(Some).ok_or(FirmwareError::ShortEntry("SEV-ES reset block"))
+    }
+
+    /// Where an SVSM starts, from its first byte; none when the image is no SVSM.
+    pub(crate) fn svsm_start(&self) -> Result<Option<u32>, FirmwareError> {
+        let Some(entry) = self.entry(&SVSM_INFO) else { return Ok(None) };
+        u32_at(entry, 0).map(Some).ok_or(FirmwareError::ShortEntry("SVSM info"))
     }
 
     fn entry(&self, guid: &[u8; 16]) -> Option<&'a [u8]> {

@@ -9,6 +9,7 @@
 mod firmware;
 mod kernel_hashes;
 pub(crate) mod launch;
+mod svsm;
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -22,6 +23,7 @@ use crate::ovmf::FirmwareError;
 pub use crate::cpu::{CpuSignature, UnknownCpu};
 pub use firmware::{BeforeVcpus, FirmwareLaunch};
 pub use kernel_hashes::DirectBoot;
+pub use svsm::SvsmImages;
 
 /// SEV_FEATURES of every VMSA (AMD64 APM volume 2, appendix B): bit 0 SNP active, bit 5 debug swap, bit 9 secure TSC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +123,9 @@ pub enum MeasureError {
     /// More than one vCPU, but the firmware does not say where the others start.
     #[error("this firmware has no SEV-ES reset block and can start one vCPU only")]
     NoApReset,
+    /// An SVSM below another hypervisor than QEMU.
+    #[error("how {0} starts an SVSM is not known: an SVSM's launch can be told for QEMU only")]
+    SvsmVmm(Vmm),
     /// SEV_FEATURES without bit 0.
     #[error("guest features {0:#x} lack bit 0 (SNP active): an SNP guest has at least 0x1")]
     NotSnp(u64),

@@ -11,6 +11,9 @@ use crate::snp::Vmm;
 /// Where the boot processor starts: the reset vector.
 pub(crate) const RESET_EIP: u32 = 0xffff_fff0;
 
+/// The page attribute table at reset.
+const PAT: u64 = 0x0007_0406_0007_0406;
+
 /// Where the initial registers of hypervisors differ.
 struct Flavour {
     cs: u16,
@@ -24,8 +27,6 @@ struct Flavour {
 
 impl Flavour {
     fn of(vmm: Vmm, eip: u32, cpu_signature: u32) -> Self {
-        /// The page attribute table at reset.
-        const PAT: u64 = 0x0007_0406_0007_0406;
         /// What EC2 and GCE put into RDX, whatever the CPU: the reset value of the first 64-bit family.
         const NO_SIGNATURE: u64 = 0x600;
         match vmm {
@@ -47,39 +48,65 @@ impl Flavour {
 pub(crate) fn page(vmm: Vmm, eip: u32, cpu_signature: u32, sev_features: u64) -> Box<[u8; PAGE]> {
     let Flavour { cs, ss, tr, pat, rdx, mxcsr, fcw } = Flavour::of(vmm, eip, cpu_signature);
     let mut page = Box::new([0; PAGE]);
-    // Segments of 16 bytes: selector u16, attributes u16, limit u32, base u64. Real-mode limits throughout.
-    let data = 0x0093;
-    segment(&mut page, 0x00, 0, data, 0); // ES
-    segment(&mut page, 0x10, 0xf000, cs, eip & 0xffff_0000); // CS
-    segment(&mut page, 0x20, 0, ss, 0); // SS
-    segment(&mut page, 0x30, 0, data, 0); // DS
-    segment(&mut page, 0x40, 0, data, 0); // FS
-    segment(&mut page, 0x50, 0, data, 0); // GS
-    segment(&mut page, 0x60, 0, 0, 0); // GDTR
-    segment(&mut page, 0x70, 0, 0x0082, 0); // LDTR
-    segment(&mut page, 0x80, 0, 0, 0); // IDTR
-    segment(&mut page, 0x90, 0, tr, 0); // TR
-    put(&mut page, 0x0d0, &0x1000u64.to_le_bytes()); // EFER: KVM sets SVME
-    put(&mut page, 0x148, &0x40u64.to_le_bytes()); // CR4: KVM sets MCE
+    let data = real(0, 0x93, 0);
+    let code = real(0xf000, cs, eip & 0xffff_0000);
+    segments(&mut page, [data, code, real(0, ss, 0), data, data, data], real(0, tr, 0));
     put(&mut page, 0x158, &0x10u64.to_le_bytes()); // CR0: ET
-    put(&mut page, 0x160, &0x400u64.to_le_bytes()); // DR7
-    put(&mut page, 0x168, &0xffff_0ff0u64.to_le_bytes()); // DR6
-    put(&mut page, 0x170, &0x2u64.to_le_bytes()); // RFLAGS
     put(&mut page, 0x178, &u64::from(eip & 0xffff).to_le_bytes()); // RIP
     put(&mut page, 0x268, &pat.to_le_bytes()); // PAT
     put(&mut page, 0x310, &rdx.to_le_bytes()); // RDX
     put(&mut page, 0x3b0, &sev_features.to_le_bytes());
-    put(&mut page, 0x3e8, &1u64.to_le_bytes()); // XCR0: x87 state only
     put(&mut page, 0x408, &mxcsr.to_le_bytes()); // MXCSR
     put(&mut page, 0x410, &fcw.to_le_bytes()); // FCW
     page
 }
 
-fn segment(page: &mut [u8; PAGE], offset: usize, selector: u16, attributes: u16, base: u32) {
-    put(page, offset, &selector.to_le_bytes());
-    put(page, offset + 2, &attributes.to_le_bytes());
-    put(page, offset + 4, &0xffffu32.to_le_bytes());
-    put(page, offset + 8, &u64::from(base).to_le_bytes());
+/// A VMSA page for a vCPU that starts in an SVSM at `eip`: 32-bit protected mode with flat segments (COCONUT's QEMU).
+///
+/// FCW stays zero, as the independent calculator and its recorded digests have it.
+pub(crate) fn svsm_page(eip: u32, cpu_signature: u32, sev_features: u64) -> Box<[u8; PAGE]> {
+    let mut page = Box::new([0; PAGE]);
+    let data = Segment { selector: 0x10, attributes: 0xc93, limit: u32::MAX, base: 0 };
+    let code = Segment { selector: 0x08, attributes: 0xc9b, limit: u32::MAX, base: 0 };
+    segments(&mut page, [data, code, data, data, data, real(0, 0x93, 0)], real(0, 0x8b, 0));
+    put(&mut page, 0x158, &0x11u64.to_le_bytes()); // CR0: ET, PE
+    put(&mut page, 0x178, &u64::from(eip).to_le_bytes()); // RIP
+    put(&mut page, 0x268, &PAT.to_le_bytes());
+    put(&mut page, 0x310, &u64::from(cpu_signature).to_le_bytes()); // RDX
+    put(&mut page, 0x3b0, &sev_features.to_le_bytes());
+    put(&mut page, 0x408, &0x1f80u32.to_le_bytes()); // MXCSR
+    page
+}
+
+/// A segment register: selector u16, attributes u16, limit u32, base u64.
+#[derive(Clone, Copy)]
+struct Segment {
+    selector: u16,
+    attributes: u16,
+    limit: u32,
+    base: u32,
+}
+
+/// A segment with the limit of real mode.
+const fn real(selector: u16, attributes: u16, base: u32) -> Segment {
+    Segment { selector, attributes, limit: 0xffff, base }
+}
+
+/// ES, CS, SS, DS, FS, GS as given; then GDTR, LDTR, IDTR, TR; and the registers that are the same everywhere.
+fn segments(page: &mut [u8; PAGE], first: [Segment; 6], tr: Segment) {
+    let rest = [real(0, 0, 0), real(0, 0x82, 0), real(0, 0, 0), tr];
+    for (segment, offset) in first.into_iter().chain(rest).zip((0..).step_by(16)) {
+        put(page, offset, &segment.selector.to_le_bytes());
+        put(page, offset + 2, &segment.attributes.to_le_bytes());
+        put(page, offset + 4, &segment.limit.to_le_bytes());
+        put(page, offset + 8, &u64::from(segment.base).to_le_bytes());
+    }
+    put(page, 0x0d0, &0x1000u64.to_le_bytes()); // EFER: KVM sets SVME
+    put(page, 0x148, &0x40u64.to_le_bytes()); // CR4: KVM sets MCE
+    put(page, 0x160, &0x400u64.to_le_bytes()); // DR7
+    put(page, 0x168, &0xffff_0ff0u64.to_le_bytes()); // DR6
+    put(page, 0x170, &0x2u64.to_le_bytes()); // RFLAGS
+    put(page, 0x3e8, &1u64.to_le_bytes()); // XCR0: x87 state only
 }
 
 /// Offsets are the constants of this file, all inside the page.

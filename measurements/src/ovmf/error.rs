@@ -64,6 +64,12 @@ pub enum FirmwareError {
         /// The attributes as stored.
         attributes: u32,
     },
+    /// An image that is to be started as an SVSM does not say where.
+    #[error("no SVSM: the image's footer table does not say where it starts")]
+    NoSvsm,
+    /// The variable store between firmware and SVSM is no whole number of pages.
+    #[error("a variable store of {0} bytes: expected whole 4096-byte pages")]
+    Variables(u32),
     /// Bytes that a TDVF section refers to are not in the image.
     #[error("TDVF section {0} refers to bytes outside the image: give the combined image, not a split CODE file")]
     SectionData(usize),

@@ -13,6 +13,8 @@ pub(crate) struct Sample {
     pub(crate) hash_table: [u32; 2],
     /// Start of the application processors.
     pub(crate) ap_reset: Option<u32>,
+    /// Start of an SVSM, from the first byte.
+    pub(crate) svsm: Option<u32>,
     /// Pages of the image.
     pub(crate) pages: usize,
 }
@@ -31,6 +33,7 @@ impl Default for Sample {
             tdvf: vec![[0, 0x1800, 0xffff_e000, 0x2000, 0, 1], [0, 0, 0x80_0000, 0x2000, 3, 0]],
             hash_table: [0x81_0c00, 0x400],
             ap_reset: Some(0x0080_b004),
+            svsm: None,
             pages: 2,
         }
     }
@@ -62,6 +65,9 @@ impl Sample {
         entry(&mut table, super::sections::SEV_METADATA, &(sev_distance as u32).to_le_bytes());
         entry(&mut table, super::sections::TDX_METADATA, &(tdvf_distance as u32).to_le_bytes());
         entry(&mut table, SEV_HASH_TABLE, &self.hash_table.map(u32::to_le_bytes).concat());
+        if let Some(start) = self.svsm {
+            entry(&mut table, super::SVSM_INFO, &start.to_le_bytes());
+        }
         if let Some(eip) = self.ap_reset {
             entry(&mut table, SEV_ES_RESET, &eip.to_le_bytes());
         }

@@ -4,6 +4,7 @@
 //!
 //! Not trusted: the image, and the stored form, which is checked like an image's own metadata. Never reads files.
 
+use std::cell::LazyCell;
 use std::num::{NonZeroU16, NonZeroU32};
 
 use serde::{Deserialize, Serialize};
@@ -18,17 +19,20 @@ use crate::vmsa;
 /// Everything of a firmware image that launch digests are made of.
 ///
 /// As TOML or JSON: `image_bytes`, `image_digest` (96 hexadecimal digits), `sections` (each `kind`, `address`, `size`),
-/// and where the build has them `hash_table` (`address`, `size`) and `ap_reset_eip`. Unknown fields are refused.
+/// and where the build has them `hash_table` (`address`, `size`) and `ap_reset_eip`; with an SVSM `svsm_eip` instead of
+/// both. Unknown fields are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Stored")]
 pub struct FirmwareLaunch {
-    image_bytes: u32,
-    image_digest: Digest<48>,
-    sections: Vec<SevSection>,
+    pub(super) image_bytes: u32,
+    pub(super) image_digest: Digest<48>,
+    pub(super) sections: Vec<SevSection>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    hash_table: Option<HashTableArea>,
+    pub(super) hash_table: Option<HashTableArea>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    ap_reset_eip: Option<NonZeroU32>,
+    pub(super) ap_reset_eip: Option<NonZeroU32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) svsm_eip: Option<u32>,
 }
 
 /// The stored form before it is checked.
@@ -42,18 +46,21 @@ struct Stored {
     hash_table: Option<HashTableArea>,
     #[serde(default)]
     ap_reset_eip: Option<NonZeroU32>,
+    #[serde(default)]
+    svsm_eip: Option<u32>,
 }
 
 impl TryFrom<Stored> for FirmwareLaunch {
     type Error = FirmwareError;
 
     fn try_from(stored: Stored) -> Result<Self, FirmwareError> {
-        let Stored { image_bytes, image_digest, sections, hash_table, ap_reset_eip } = stored;
+        let Stored { image_bytes, image_digest, sections, hash_table, ap_reset_eip, svsm_eip } = stored;
         SevSection::check(image_bytes, &sections)?;
-        if hash_table.is_some_and(|area| area.address == 0) {
+        let two_starts = svsm_eip.is_some() && (hash_table.is_some() || ap_reset_eip.is_some());
+        if two_starts || hash_table.is_some_and(|area| area.address == 0) {
             return Err(FirmwareError::Metadata("SEV"));
         }
-        Ok(Self { image_bytes, image_digest, sections, hash_table, ap_reset_eip })
+        Ok(Self { image_bytes, image_digest, sections, hash_table, ap_reset_eip, svsm_eip })
     }
 }
 
@@ -71,10 +78,10 @@ impl FirmwareLaunch {
         let image_bytes = u32::try_from(image.len()).map_err(|_| FirmwareError::Size(image.len()))?;
         let mut launch = Launch::begin();
         launch.contents(PageType::Normal, image, firmware.address());
-        Ok(Self { image_bytes, image_digest: launch.digest(), sections, hash_table, ap_reset_eip })
+        Ok(Self { image_bytes, image_digest: launch.digest(), sections, hash_table, ap_reset_eip, svsm_eip: None })
     }
 
-    /// Bytes of the image.
+    /// Bytes from the first page of what is measured here up to 4 GiB: of a firmware alone those of its image.
     #[must_use]
     pub const fn image_bytes(&self) -> u32 {
         self.image_bytes
@@ -104,17 +111,23 @@ impl FirmwareLaunch {
         self.hash_table
     }
 
-    /// Where all vCPUs but the first start; none when this build can start one only.
+    /// Where all vCPUs but the first start; none when this build can start one only, and with an SVSM.
     #[must_use]
     pub const fn ap_reset_eip(&self) -> Option<NonZeroU32> {
         self.ap_reset_eip
+    }
+
+    /// Where all vCPUs start in an SVSM; none without one.
+    #[must_use]
+    pub const fn svsm_eip(&self) -> Option<u32> {
+        self.svsm_eip
     }
 
     /// MEASUREMENT of a guest: `boot` the directly loaded kernel, or none; `vcpus` all vCPUs present at launch; `cpu`
     /// the signature of the CPU model; `features` SEV_FEATURES as the hypervisor sets them.
     ///
     /// # Errors
-    /// [`MeasureError::NoKernelHashes`], [`MeasureError::MisplacedHashTable`], [`MeasureError::NoApReset`].
+    /// Those of [`FirmwareLaunch::before_vcpus`], and [`MeasureError::NoApReset`].
     pub fn digest(
         &self,
         boot: Option<&DirectBoot>,
@@ -129,8 +142,11 @@ impl FirmwareLaunch {
     /// The launch up to its vCPUs: what guests share that differ in nothing else.
     ///
     /// # Errors
-    /// [`MeasureError::NoKernelHashes`], [`MeasureError::MisplacedHashTable`].
+    /// [`MeasureError::NoKernelHashes`], [`MeasureError::MisplacedHashTable`], [`MeasureError::SvsmVmm`].
     pub fn before_vcpus(&self, boot: Option<&DirectBoot>, vmm: Vmm) -> Result<BeforeVcpus, MeasureError> {
+        if self.svsm_eip.is_some() && vmm != Vmm::Qemu {
+            return Err(MeasureError::SvsmVmm(vmm));
+        }
         let hashes = boot.map(|boot| boot.page(self)).transpose()?;
         let mut launch = Launch::after(*self.image_digest.as_bytes());
         for section in self.sections.iter().filter(|section| !vmm.adds_last(section.kind)) {
@@ -144,7 +160,12 @@ impl FirmwareLaunch {
         for section in self.sections.iter().filter(|section| vmm.adds_last(section.kind)) {
             launch.unmeasured(vmm.page_type(section.kind), section.address.into(), pages_of(section));
         }
-        Ok(BeforeVcpus { launch, ap_reset_eip: self.ap_reset_eip, vmm })
+        let start = match (self.svsm_eip, self.ap_reset_eip) {
+            (Some(eip), _) => Start::Svsm(eip),
+            (None, Some(eip)) => Start::Firmware(eip),
+            (None, None) => Start::OneVcpu,
+        };
+        Ok(BeforeVcpus { launch, start, vmm })
     }
 }
 
@@ -169,11 +190,22 @@ impl Vmm {
     }
 }
 
+/// Where vCPUs begin to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// The first at the reset vector; the firmware can start no others.
+    OneVcpu,
+    /// The first at the reset vector, all others here.
+    Firmware(NonZeroU32),
+    /// All of them here, in an SVSM.
+    Svsm(u32),
+}
+
 /// A launch to which everything but the vCPUs has been added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BeforeVcpus {
     launch: Launch,
-    ap_reset_eip: Option<NonZeroU32>,
+    start: Start,
     vmm: Vmm,
 }
 
@@ -195,19 +227,25 @@ impl BeforeVcpus {
     /// MEASUREMENT with 1, 2, 3 … vCPUs, each one hash more than the one before: endless, but only the first when the
     /// firmware can start one vCPU only.
     pub fn each_count(&self, cpu: CpuSignature, features: GuestFeatures) -> impl Iterator<Item = Digest<48>> + use<> {
-        let contents = |eip| sha384(vmsa::page(self.vmm, eip, cpu.raw(), features.raw()).as_ref());
-        let mut first = self.launch;
-        first.measured(PageType::Vmsa, &contents(vmsa::RESET_EIP), VMSA_ADDRESS);
-        // All other vCPUs start from equal pages: hashed once, then each only extends the digest.
-        let mut application = None;
-        let ap_reset_eip = self.ap_reset_eip;
-        let vmm = self.vmm;
-        std::iter::successors(Some(first), move |launch| {
-            let eip = ap_reset_eip?.get();
-            let contents =
-                application.get_or_insert_with(|| sha384(vmsa::page(vmm, eip, cpu.raw(), features.raw()).as_ref()));
+        let (cpu, features) = (cpu.raw(), features.raw());
+        let (first, others) = match self.start {
+            Start::OneVcpu => (vmsa::page(self.vmm, vmsa::RESET_EIP, cpu, features), None),
+            Start::Firmware(eip) => {
+                let first = vmsa::page(self.vmm, vmsa::RESET_EIP, cpu, features);
+                (first, Some(vmsa::page(self.vmm, eip.get(), cpu, features)))
+            }
+            Start::Svsm(eip) => {
+                let page = vmsa::svsm_page(eip, cpu, features);
+                (page.clone(), Some(page))
+            }
+        };
+        let mut launch = self.launch;
+        launch.contents(PageType::Vmsa, first.as_ref(), VMSA_ADDRESS);
+        // All other vCPUs start from equal pages: hashed once, and only if there are any.
+        let others = others.map(|page| LazyCell::new(move || sha384(page.as_ref())));
+        std::iter::successors(Some(launch), move |launch| {
             let mut next = *launch;
-            next.measured(PageType::Vmsa, contents, VMSA_ADDRESS);
+            next.measured(PageType::Vmsa, others.as_ref()?, VMSA_ADDRESS);
             Some(next)
         })
         .map(|launch| launch.digest())
@@ -244,7 +282,10 @@ mod tests {
         let good = serde_json::to_value(sample()).unwrap();
         let spoil = |pointer: &str, value: serde_json::Value| {
             let mut json = good.clone();
-            *json.pointer_mut(pointer).unwrap() = value;
+            match json.pointer_mut(pointer) {
+                Some(found) => *found = value,
+                None => json[&pointer[1..]] = value,
+            }
             serde_json::from_value::<FirmwareLaunch>(json).unwrap_err().to_string()
         };
         let hash_table = serde_json::json!({"address": 0, "size": 0x400});
@@ -266,6 +307,7 @@ mod tests {
             ("/sections", many, "malformed"),
             ("/hash_table", hash_table, "malformed"),
             ("/ap_reset_eip", 0.into(), "nonzero"),
+            ("/svsm_eip", 1.into(), "malformed"),
         ] {
             let error = spoil(pointer, value);
             assert!(error.contains(expected), "{pointer}: {error}");
