@@ -138,7 +138,51 @@ fn a_signature_replaces_the_model_of_the_same_signature() {
     assert_eq!(with("--vcpu-type EPYC-Genoa"), with("--vcpu-sig 0x00a10f10"));
     assert_ne!(with("--vcpu-type EPYC-Genoa"), with("--vcpu-type EPYC-v4"));
     assert_eq!(with("--vcpu-type EPYC-v4"), with("--guest-features 0x1"), "the defaults that the help states");
-    assert_ne!(with("--guest-features 21"), with("--guest-features 1"));
+    assert_eq!(with("--vcpu-family 25 --vcpu-model 17 --vcpu-stepping 0"), with("--vcpu-sig 0x00a10f10"));
+    assert_ne!(with("--guest-features 0x21"), with("--guest-features 1"));
+    assert_ne!(with("--vmm-type ec2"), with("--vmm-type gce"));
+    assert_eq!(with("--vmm-type QEMU"), with("--vmm-type qemu"), "other tools write it so");
+}
+
+/// What is computed together is what is computed one by one.
+#[test]
+fn a_matrix_holds_every_combination() {
+    let folder = Folder::new("matrix");
+    let files = "snp --ovmf OVMF.fd --kernel kernel --initrd initrd";
+    let all = "--vcpus 1,3-4 --vcpu-type EPYC-Milan,EPYC-Genoa --guest-features 0x1,0x21";
+    let text = succeed(&folder.0, &format!("{files} {all}"));
+    assert_eq!(text.lines().count(), 1 + 12, "{text}");
+    let json: serde_json::Value = serde_json::from_str(&succeed(&folder.0, &format!("{files} {all} --json"))).unwrap();
+    let rows = json.as_array().unwrap();
+    assert_eq!(rows.len(), 12);
+    for (row, line) in rows.iter().zip(text.lines().skip(1)) {
+        let get = |field: &str| row[field].to_string().trim_matches('"').to_owned();
+        let [vcpus, cpu, features] = ["vcpus", "cpu", "guest_features"].map(get);
+        let one = format!("{files} --vcpus {vcpus} --vcpu-type {cpu} --guest-features {features}");
+        let digest = get("launch_digest");
+        assert_eq!(succeed(&folder.0, &one), format!("launch_digest {digest}\n"));
+        let words: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(words, [vcpus, cpu, get("signature"), features, digest], "{line}");
+    }
+}
+
+/// A file for each shape, each as it would be written alone but for its name.
+#[test]
+fn a_matrix_becomes_reference_values_that_can_be_registered() {
+    let folder = Folder::new("matrix-files");
+    let snp = "snp --ovmf OVMF.fd --kernel kernel --initrd initrd";
+    let named = "--agent agent --config config --name payments";
+    assert!(refuse(&folder.0, &format!("{snp} --vcpus 1-2 {named}"), 2).contains("--output-dir"));
+    assert!(refuse(&folder.0, &format!("{snp} --vcpus 1-2 --output-dir out"), 2).contains("--agent"));
+    let written = succeed(&folder.0, &format!("{snp} --vcpus 1-2 {named} --output-dir out"));
+    assert_eq!(written, "out/EPYC-v4-1-0x1.toml\nout/EPYC-v4-2-0x1.toml\n");
+    for (vcpus, path) in [1, 2].into_iter().zip(written.lines()) {
+        let values = ReferenceValues::from_toml(&std::fs::read_to_string(folder.0.join(path)).unwrap()).unwrap();
+        let alone = succeed(&folder.0, &format!("{snp} --vcpus {vcpus} {named}"));
+        let alone = ReferenceValues::from_toml(&alone).unwrap();
+        assert_eq!((&values.measured, &values.agent), (&alone.measured, &alone.agent));
+        assert_eq!(values.name, format!("payments-EPYC-v4-{vcpus}-0x1"));
+    }
 }
 
 #[test]
@@ -196,7 +240,16 @@ fn incomplete_command_lines_are_usage_errors() {
         "snp --ovmf OVMF.fd --vcpus 0",
         "snp --ovmf OVMF.fd --vcpu-type Skylake",
         "snp --ovmf OVMF.fd --vcpu-type EPYC --vcpu-sig 1",
-        "snp --ovmf OVMF.fd --guest-features 20",
+        "snp --ovmf OVMF.fd --guest-features 0x20",
+        "snp --ovmf OVMF.fd --guest-features 33",
+        "snp --ovmf OVMF.fd --vcpus 4-1",
+        "snp --ovmf OVMF.fd --vcpus 1-4096 --vcpu-type EPYC,EPYC-v4",
+        "snp --ovmf OVMF.fd --vcpu-family 25",
+        "snp --ovmf OVMF.fd --vcpu-type EPYC --vcpu-family 25 --vcpu-model 1 --vcpu-stepping 1",
+        "snp --ovmf OVMF.fd --vcpu-family 25 --vcpu-model 1 --vcpu-stepping 16",
+        "snp --ovmf OVMF.fd --vmm-type xen",
+        "snp --ovmf OVMF.fd --svsm OVMF.fd",
+        "snp --ovmf OVMF.fd --vars-size 4096",
         "snp --ovmf OVMF.fd --agent agent",
         "snp --ovmf OVMF.fd --name payments",
         "vtpm --ovmf OVMF.fd --kernel kernel --memory 512",

@@ -5,6 +5,7 @@
 //! Not trusted: the image, and the stored form, which is checked like an image's own metadata. Never reads files.
 
 use std::cell::LazyCell;
+use std::collections::BTreeSet;
 use std::num::{NonZeroU16, NonZeroU32};
 
 use serde::{Deserialize, Serialize};
@@ -222,6 +223,25 @@ impl BeforeVcpus {
     ) -> Result<Digest<48>, MeasureError> {
         let nth = usize::from(vcpus.get()) - 1;
         self.each_count(cpu, features).nth(nth).ok_or(MeasureError::NoApReset)
+    }
+
+    /// MEASUREMENT for each of these counts, in one run over them.
+    ///
+    /// # Errors
+    /// [`MeasureError::NoApReset`].
+    pub fn digests<'a>(
+        &self,
+        counts: &'a BTreeSet<NonZeroU16>,
+        cpu: CpuSignature,
+        features: GuestFeatures,
+    ) -> Result<impl Iterator<Item = (NonZeroU16, Digest<48>)> + use<'a>, MeasureError> {
+        let one_only = self.start == Start::OneVcpu;
+        if one_only && counts.last().is_some_and(|last| last.get() > 1) {
+            return Err(MeasureError::NoApReset);
+        }
+        let all = (1..=u16::MAX).filter_map(NonZeroU16::new).zip(self.each_count(cpu, features));
+        let last = counts.last().copied();
+        Ok(all.take_while(move |(count, _)| Some(*count) <= last).filter(|(count, _)| counts.contains(count)))
     }
 
     /// MEASUREMENT with 1, 2, 3 … vCPUs, each one hash more than the one before: endless, but only the first when the

@@ -27,9 +27,10 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// AMD SEV-SNP: the launch digest of a guest started by QEMU.
+    /// AMD SEV-SNP: the launch digest of a guest started from an OVMF image by QEMU, EC2 or GCE.
     ///
-    /// The digest depends on the number of vCPUs, the CPU model and the guest features: make one file for each shape.
+    /// The digest depends on the number of vCPUs, the CPU model and the guest features: give several of each for a table
+    /// of all combinations, or with --agent and --output-dir for a Reference Values file for each.
     /// A kernel is covered only by firmware that checks kernel hashes (an AmdSev build of OVMF); with any other
     /// firmware a kernel is refused here.
     Snp(SnpArguments),
@@ -63,7 +64,7 @@ pub(crate) struct BootArguments {
     pub(crate) memory: u32,
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct OutputArguments {
     /// The inwit-guest file inside the image.
     #[arg(long, value_name = "FILE", global = true, requires_all = ["config", "name"])]

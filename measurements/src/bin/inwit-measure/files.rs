@@ -1,6 +1,6 @@
-//! Reading input files, bounded, and saying what was wrong with them.
+//! Reading input files, bounded, and saying what was wrong with them; writing what is asked for.
 //!
-//! Not trusted: size and contents. Never writes.
+//! Not trusted: size and contents. Never writes but where it is told to.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -12,6 +12,7 @@ use inwit_measurements::made_from::MadeFrom;
 use thiserror::Error;
 
 use crate::arguments::BootArguments;
+use crate::progress::stage;
 
 /// Longest input: the boot protocol gives the size of the largest, an initial ramdisk, in 32 bits.
 const MAX_FILE_BYTES: u64 = u32::MAX as u64;
@@ -25,6 +26,10 @@ pub(crate) enum Failure {
     TooLarge(PathBuf),
     #[error("{0}")]
     Refused(String),
+    #[error("{0}")]
+    Usage(String),
+    #[error("cannot write {path:?}: {cause}")]
+    Unwritable { path: PathBuf, cause: io::Error },
     #[error("give --pei-digest or --machine-log")]
     MissingPei,
     #[error(
@@ -44,11 +49,21 @@ impl Failure {
     pub(crate) fn refused(error: impl Display) -> Self {
         Self::Refused(error.to_string())
     }
+
+    /// What the program ends with, as its help says.
+    pub(crate) const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Unwritable { .. } => 1,
+            _ => 3,
+        }
+    }
 }
 
 /// The whole file.
 pub(crate) fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, Failure> {
     let path = path.as_ref();
+    stage(format!("reading {}", path.display()));
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
@@ -59,6 +74,14 @@ pub(crate) fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, Failure> {
 /// A path's last part, for a record.
 pub(crate) fn file_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// A file with these contents, and its folder if there is none; an earlier file of the name is replaced.
+pub(crate) fn write(path: &Path, contents: &[u8]) -> Result<(), Failure> {
+    let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    folder
+        .and_then(|()| std::fs::write(path, contents))
+        .map_err(|cause| Failure::Unwritable { path: path.to_owned(), cause })
 }
 
 /// The files of a direct kernel boot.

@@ -4,6 +4,7 @@
 
 mod arguments;
 mod files;
+mod progress;
 mod report;
 mod snp;
 mod tdx;
@@ -14,23 +15,19 @@ use std::process::ExitCode;
 
 use arguments::{Arguments, Command, OutputArguments};
 use clap::Parser;
-use files::{Failure, file_name, read};
+use files::{Failure, read};
 use inwit_measurements::initrd::{Initrd, Tree};
-use inwit_measurements::made_from::MadeFrom;
 
 fn main() -> ExitCode {
     let Arguments { command, output } = Arguments::parse();
-    let held = agent_is_measured(&command, &output);
-    let values = held.and_then(|()| match &command {
-        Command::Snp(snp) => snp::measure(snp),
-        Command::Tdx(tdx) => tdx::measure(tdx),
-        Command::Vtpm(vtpm) => vtpm::measure(vtpm),
-    });
-    let text = match values.and_then(|values| report::render(&values, made_from(&command, &output)?, &output)) {
+    let progress = progress::Progress::begin();
+    let text = agent_is_measured(&command, &output).and_then(|()| computed(&command, &output));
+    drop(progress);
+    let text = match text {
         Ok(text) => text,
         Err(failure) => {
             let _ = writeln!(std::io::stderr(), "inwit-measure: {failure}");
-            return ExitCode::from(3);
+            return ExitCode::from(failure.exit_code());
         }
     };
     match writeln!(std::io::stdout(), "{}", text.trim_end()) {
@@ -63,16 +60,15 @@ fn agent_is_measured(command: &Command, output: &OutputArguments) -> Result<(), 
     Ok(())
 }
 
-/// What complete Reference Values are made from; none beside bare values.
-fn made_from(command: &Command, output: &OutputArguments) -> Result<Option<MadeFrom>, Failure> {
-    let (Some(agent), Some(config), false) = (&output.agent, &output.config, output.without_record) else {
-        return Ok(None);
-    };
-    let mut record = match command {
-        Command::Snp(snp) => snp::made_from(snp),
-        Command::Tdx(tdx) => tdx::made_from(tdx),
-        Command::Vtpm(vtpm) => vtpm::made_from(vtpm),
-    }?;
-    record.add_agent((&file_name(agent), &read(agent)?), (&file_name(config), &read(config)?));
-    Ok(Some(record))
+/// What is to be printed.
+fn computed(command: &Command, output: &OutputArguments) -> Result<String, Failure> {
+    match command {
+        Command::Snp(snp) => snp::run(snp, output),
+        Command::Tdx(tdx) => {
+            report::render(&tdx::measure(tdx)?, report::record(output, || tdx::made_from(tdx))?, output)
+        }
+        Command::Vtpm(vtpm) => {
+            report::render(&vtpm::measure(vtpm)?, report::record(output, || vtpm::made_from(vtpm))?, output)
+        }
+    }
 }

@@ -11,7 +11,7 @@ use inwit_measurements::{Digest, sha256};
 use serde_json::json;
 
 use crate::arguments::OutputArguments;
-use crate::files::{Failure, read};
+use crate::files::{Failure, file_name, read};
 
 /// What was computed.
 pub(crate) enum Values {
@@ -21,6 +21,19 @@ pub(crate) enum Values {
     Parts(Vec<(&'static str, Digest<48>)>),
     /// The PCRs of a vTPM, and the extends that lead to them.
     Explained(Measured, Vec<PcrEvent>),
+}
+
+/// What complete Reference Values are made from; none beside bare values.
+pub(crate) fn record(
+    output: &OutputArguments,
+    made_from: impl FnOnce() -> Result<MadeFrom, Failure>,
+) -> Result<Option<MadeFrom>, Failure> {
+    let (Some(agent), Some(config), false) = (&output.agent, &output.config, output.without_record) else {
+        return Ok(None);
+    };
+    let mut record = made_from()?;
+    record.add_agent((&file_name(agent), &read(agent)?), (&file_name(config), &read(config)?));
+    Ok(Some(record))
 }
 
 /// Text or JSON: a Reference Values file when an agent is named, the bare values otherwise.
