@@ -8,6 +8,7 @@
 //! measurement is acceptable.
 
 mod bytes;
+mod cbor;
 mod cpu;
 mod digest;
 pub mod eventlog;
@@ -25,4 +26,5 @@ mod vmsa;
 pub mod volume;
 pub mod vtpm;
 
+pub use cbor::CborError;
 pub use digest::{Digest, DigestError, sha256, sha384};

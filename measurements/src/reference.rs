@@ -1,7 +1,8 @@
 //! Reference Values (RFC 9334): what an authority compares verified Evidence with, as a file that people can read.
 //!
 //! One file names one image on one platform shape: the agent inside it (its executable and its measured
-//! configuration), and what the hardware says when it starts. TOML for people, JSON for programs, the same fields.
+//! configuration), and what the hardware says when it starts. TOML for people, JSON for programs, the same fields; CoRIM
+//! and RVPS for other people's verifiers.
 //!
 //! Not trusted: the file's bytes until an operator registers them; parsing is bounded and strict, an unknown field is
 //! an error because a misspelt one would silently not be checked. Never decides whether Evidence matches.
@@ -11,8 +12,19 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::cbor::CborError;
 use crate::digest::Digest;
 use crate::made_from::{MadeFrom, RecordFault};
+
+mod corim;
+mod form;
+mod moment;
+mod rvps;
+#[cfg(test)]
+mod sample;
+
+pub use form::{Form, Stated, Validity};
+pub use moment::{Moment, MomentError};
 
 /// Longest file that is parsed, in bytes; a real one has under 4 KiB.
 pub const MAX_REFERENCE_BYTES: usize = 1 << 20;
@@ -93,6 +105,9 @@ pub enum Measured {
     },
 }
 
+/// What no form begins with.
+const NO_FORM: &str = "it is not UTF-8 text, and does not begin with the tag of a CoRIM";
+
 /// Why a Reference Values file is refused.
 #[derive(Debug, Error)]
 pub enum ReferenceError {
@@ -105,6 +120,44 @@ pub enum ReferenceError {
     /// Not JSON, or not of this shape.
     #[error("not a Reference Values file: {0}")]
     Json(#[from] serde_json::Error),
+    /// Neither text nor CoRIM.
+    #[error("this is neither TOML, JSON, RVPS nor CoRIM: {NO_FORM}")]
+    Unknown,
+    /// Not a CBOR document.
+    #[error("not Reference Values as CoRIM: {0}")]
+    Cbor(#[from] CborError),
+    /// A field of another party's form is missing, superfluous or unfit.
+    #[error("not Reference Values as {form}: {field}: {problem}")]
+    Field {
+        /// The form.
+        form: Form,
+        /// Which field, as a path.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The document does not say what whole Reference Values hold.
+    #[error(
+        "these Reference Values as {form} state no {missing}: add it with `inwit-measure convert` and its --agent, \
+         --config and --name"
+    )]
+    Incomplete {
+        /// The form.
+        form: Form,
+        /// What is missing.
+        missing: &'static str,
+    },
+    /// The document says when it holds, and nobody would keep to that.
+    #[error(
+        "these Reference Values as {form} hold {validity}, which neither TOML, JSON nor the authority's registry can say: \
+         to take them for good, use `inwit-measure convert --forget-validity`"
+    )]
+    Validity {
+        /// The form.
+        form: Form,
+        /// When it holds.
+        validity: Validity,
+    },
     /// The name is empty, too long, or would disturb a terminal.
     #[error("the name must have 1 to {MAX_NAME_BYTES} bytes and no control characters")]
     Name,
@@ -152,9 +205,8 @@ impl ReferenceValues {
     }
 
     fn checked(self) -> Result<Self, ReferenceError> {
-        let fits = (1..=MAX_NAME_BYTES).contains(&self.name.len()) && !self.name.chars().any(char::is_control);
         self.made_from.as_ref().map_or(Ok(()), MadeFrom::check)?;
-        if fits { Ok(self) } else { Err(ReferenceError::Name) }
+        if fits(&self.name) { Ok(self) } else { Err(ReferenceError::Name) }
     }
 
     /// The same without the record of what they were made from: all that an authority registers and compares.
@@ -162,6 +214,11 @@ impl ReferenceValues {
     pub fn without_record(self) -> Self {
         Self { made_from: None, ..self }
     }
+}
+
+/// Whether a name can be printed and is neither empty nor too long.
+fn fits(name: &str) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
 fn check_length(text: &str) -> Result<(), ReferenceError> {
@@ -221,25 +278,9 @@ mod pcr_keys {
 mod tests {
     use proptest::prelude::*;
 
+    use super::sample::{samples, values};
     use super::*;
     use crate::digest::{sha256, sha384};
-
-    fn values(measured: Measured) -> ReferenceValues {
-        let agent = AgentReference { executable: sha256(b"agent"), configuration: sha256(b"configuration") };
-        ReferenceValues { name: "payments 1.4".into(), agent, measured, made_from: None }
-    }
-
-    fn samples() -> [ReferenceValues; 5] {
-        let pcrs = || BTreeMap::from([(4, sha256(b"kernel")), (15, sha256(b"agent"))]);
-        let digest = |text: &str| sha384(text.as_bytes());
-        [
-            values(Measured::Snp { launch_digest: digest("launch") }),
-            values(Measured::Tdx { mrtd: digest("td"), rtmr0: digest("0"), rtmr1: digest("1"), rtmr2: digest("2") }),
-            values(Measured::Vtpm { pcrs: pcrs() }),
-            values(Measured::AzureSnp { launch_digest: digest("paravisor"), pcrs: pcrs() }),
-            values(Measured::AzureTdx { mrtd: digest("paravisor"), pcrs: pcrs() }),
-        ]
-    }
 
     #[test]
     fn every_platform_survives_both_formats() {
@@ -323,6 +364,7 @@ mod tests {
         fn arbitrary_text_never_panics(text in any::<String>()) {
             let _ = ReferenceValues::from_toml(&text);
             let _ = ReferenceValues::from_json(&text);
+            let _ = ReferenceValues::read(text.as_bytes());
         }
     }
 }

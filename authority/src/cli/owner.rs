@@ -47,7 +47,7 @@ pub(super) struct WorkloadAdd {
     /// Stable Workload Identifier, for example spiffe://demo.example/hello.
     #[arg(long)]
     identifier: String,
-    /// Reference Values file (TOML or JSON) from inwit-measure; may be given several times.
+    /// Reference Values file (TOML, JSON, CoRIM or RVPS), as inwit-measure writes it; may be given several times.
     #[arg(long = "reference", required = true)]
     references: Vec<PathBuf>,
     /// Secret that it is entitled to; may be given several times.
@@ -122,14 +122,9 @@ pub(super) fn workload(state: &State, act: &WorkloadAct) -> Result<Done, Fault> 
 }
 
 fn reference(path: &Path) -> Result<ReferenceValues, Fault> {
-    let text = files::read_text(path, inwit_measurements::reference::MAX_REFERENCE_BYTES)?;
-    let parsed = if text.trim_start().starts_with('{') {
-        ReferenceValues::from_json(&text)
-    } else {
-        ReferenceValues::from_toml(&text)
-    };
+    let bytes = files::read(path, inwit_measurements::reference::MAX_REFERENCE_BYTES)?;
     // What the values were made from stays with the owner's file: it is never compared, and names files and options.
-    parsed.map(ReferenceValues::without_record).map_err(|error| Fault::of(path.display(), error))
+    ReferenceValues::read(&bytes).map(ReferenceValues::without_record).map_err(|error| Fault::of(path.display(), error))
 }
 
 #[derive(Subcommand)]
