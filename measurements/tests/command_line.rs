@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use inwit_measurements::reference::{Measured, ReferenceValues};
+use inwit_measurements::reference::{Form, Measured, ReferenceValues, Stated};
 use inwit_measurements::sha256;
 
 /// A folder of its own for each test, removed when it ends.
@@ -261,4 +261,70 @@ fn incomplete_command_lines_are_usage_errors() {
     ] {
         refuse(&folder.0, arguments, 2);
     }
+}
+
+/// Reference Values as each form, and from each form back.
+#[test]
+fn every_form_is_written_and_converted() {
+    let folder = Folder::new("forms");
+    let named = "snp --ovmf OVMF.fd --kernel kernel --initrd initrd --agent agent --config config --name payments";
+    let toml = succeed(&folder.0, &format!("{named} --without-record"));
+    let values = ReferenceValues::from_toml(&toml).unwrap();
+    for form in ["toml", "json", "corim", "rvps"] {
+        let output = run(&folder.0, &format!("{named} --format {form}"));
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert_eq!(ReferenceValues::read(&output.stdout).unwrap().without_record(), values, "{form}");
+        folder.write(form, &output.stdout);
+    }
+    assert_eq!(succeed(&folder.0, &format!("{named} --format json")), succeed(&folder.0, &format!("{named} --json")));
+    for from in ["toml", "json", "corim", "rvps"] {
+        for to in ["toml", "json", "corim", "rvps"] {
+            let output = run(&folder.0, &format!("convert {from} --to {to}"));
+            assert_eq!(output.status.code(), Some(0), "{output:?}");
+            assert_eq!(ReferenceValues::read(&output.stdout).unwrap().without_record(), values, "{from} to {to}");
+        }
+    }
+}
+
+/// What other people's verifiers take needs no agent of ours; what ours takes does.
+#[test]
+fn bare_values_go_to_others_and_come_back_with_an_agent() {
+    let folder = Folder::new("bare-forms");
+    let snp = "snp --ovmf OVMF.fd --kernel kernel --initrd initrd";
+    for form in ["corim", "rvps"] {
+        let output = run(&folder.0, &format!("{snp} --format {form}"));
+        folder.write("bare", &output.stdout);
+        let stated = Stated::read(&output.stdout).unwrap();
+        assert_eq!((stated.agent, stated.validity.is_unbounded()), (None, true), "{form}");
+        assert!(refuse(&folder.0, "convert bare --to toml", 3).contains("state no agent"), "{form}");
+        let completed = succeed(&folder.0, "convert bare --to toml --agent agent --config config --name payments");
+        let values = ReferenceValues::from_toml(&completed).unwrap();
+        assert_eq!((values.measured, values.agent.executable), (stated.measured, sha256(b"agent")));
+    }
+    let matrix = run(&folder.0, &format!("{snp} --vcpus 1-3 --format rvps"));
+    folder.write("matrix", &matrix.stdout);
+    assert!(refuse(&folder.0, "convert matrix --to corim", 3).contains("it has 3 values"));
+    assert!(refuse(&folder.0, &format!("{snp} --vcpus 1-3 --format corim"), 2).contains("3 sets of values"));
+    assert!(refuse(&folder.0, &format!("{snp} --format toml"), 2).contains("--agent"));
+}
+
+/// An end of validity is given, kept, and never dropped unasked.
+#[test]
+fn an_end_is_kept_until_it_is_dropped_on_demand() {
+    let folder = Folder::new("ends");
+    let snp = "snp --ovmf OVMF.fd --kernel kernel --initrd initrd --agent agent --config config --name payments";
+    let end = "2027-01-31T12:00:00Z";
+    for form in ["corim", "rvps"] {
+        let output = run(&folder.0, &format!("{snp} --format {form} --expires {end}"));
+        let stated = Stated::read(&output.stdout).unwrap();
+        assert_eq!(stated.validity.not_after.map(|end| end.to_string()).as_deref(), Some(end), "{form}");
+        folder.write("limited", &output.stdout);
+        assert!(refuse(&folder.0, "convert limited --to toml", 3).contains(end), "{form}");
+        assert!(ReferenceValues::from_toml(&succeed(&folder.0, "convert limited --to toml --forget-validity")).is_ok());
+        let other = run(&folder.0, "convert limited --to rvps");
+        assert_eq!(Stated::read(&other.stdout).unwrap(), Stated { form: Form::Rvps, ..stated }, "{form}");
+    }
+    assert!(refuse(&folder.0, &format!("{snp} --expires {end}"), 2).contains("--expires"));
+    assert!(refuse(&folder.0, &format!("{snp} --format rvps --expires soon"), 2).contains("RFC 3339"));
+    assert!(refuse(&folder.0, &format!("{snp} --format rvps --json"), 2).contains("cannot be used with"));
 }

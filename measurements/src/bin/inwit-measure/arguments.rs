@@ -4,8 +4,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use inwit_measurements::reference::{Form, Moment, Stated, Validity};
 
+use crate::convert::ConvertArguments;
 use crate::snp::SnpArguments;
 use crate::tdx::TdxArguments;
 use crate::vtpm::VtpmArguments;
@@ -13,7 +15,9 @@ use crate::vtpm::VtpmArguments;
 /// Predicts launch measurements and writes Reference Values.
 ///
 /// Give the files exactly as the hypervisor gets them. Without --agent the bare values are printed; with --agent,
-/// --config and --name a complete Reference Values file, as TOML or with --json as JSON, ready to be registered.
+/// --config and --name a complete Reference Values file, ready to be registered. --format says in which form: our own
+/// TOML and JSON, CoRIM (draft-ietf-rats-corim, unsigned, binary), or what the RVPS of Trustee takes. The last two also
+/// take bare values, for other people's verifiers.
 ///
 /// Exit codes: 0 done, 1 own fault, 2 usage, 3 an input is refused.
 #[derive(Parser)]
@@ -45,6 +49,12 @@ pub(crate) enum Command {
     /// machine shape, from the event log of a trusted boot. The kernel or image is what is given to -kernel; booting from
     /// a disk, Secure Boot keys, a command line given beside a unified image, and credentials are not predicted.
     Vtpm(VtpmArguments),
+    /// Reads Reference Values of any form and writes them in another.
+    ///
+    /// The form is told by the content: TOML, JSON, CoRIM or RVPS (the message, its payload, or the stored list). Fields
+    /// that cannot be kept are refused by name. Other people's documents name no agent: to register such values, say
+    /// with --agent, --config and --name which agent is inside; nothing here can check that it is.
+    Convert(ConvertArguments),
 }
 
 /// A direct kernel boot whose kernel the firmware measures.
@@ -82,6 +92,48 @@ pub(crate) struct OutputArguments {
     /// Print JSON instead of text.
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// The form to write [default: text, or TOML with --agent].
+    #[arg(long, value_name = "FORM", value_enum, global = true, conflicts_with = "json")]
+    pub(crate) format: Option<FormArgument>,
+    /// Until when the values hold, such as 2027-01-31T12:00:00Z: for CoRIM, and for RVPS, where it turns the message for
+    /// registering into the list that Trustee stores. Without it nothing is said, and Trustee sets an end of its own.
+    #[arg(long, value_name = "TIME", global = true)]
+    pub(crate) expires: Option<Moment>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormArgument {
+    Toml,
+    Json,
+    /// Binary.
+    Corim,
+    Rvps,
+}
+
+impl From<FormArgument> for Form {
+    fn from(argument: FormArgument) -> Self {
+        match argument {
+            FormArgument::Toml => Self::Toml,
+            FormArgument::Json => Self::Json,
+            FormArgument::Corim => Self::Corim,
+            FormArgument::Rvps => Self::Rvps,
+        }
+    }
+}
+
+impl OutputArguments {
+    /// The form that was asked for, if any.
+    pub(crate) fn form(&self) -> Option<Form> {
+        if self.json { Some(Form::Json) } else { self.format.map(Form::from) }
+    }
+
+    /// Sets the end that was given; without one the values keep theirs.
+    pub(crate) fn limit(&self, stated: Stated) -> Stated {
+        match self.expires {
+            None => stated,
+            not_after => Stated { validity: Validity { not_after, ..stated.validity }, ..stated },
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Not trusted: all input files. Never starts a guest, never asks a network.
 
 mod arguments;
+mod convert;
 mod files;
 mod progress;
 mod report;
@@ -10,29 +11,41 @@ mod snp;
 mod tdx;
 mod vtpm;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use arguments::{Arguments, Command, OutputArguments};
 use clap::Parser;
 use files::{Failure, read};
 use inwit_measurements::initrd::{Initrd, Tree};
+use inwit_measurements::reference::Form;
+use report::Printed;
 
 fn main() -> ExitCode {
     let Arguments { command, output } = Arguments::parse();
     let progress = progress::Progress::begin();
-    let text = agent_is_measured(&command, &output).and_then(|()| computed(&command, &output));
+    let printed = agent_is_measured(&command, &output).and_then(|()| computed(&command, &output)).and_then(printable);
     drop(progress);
-    let text = match text {
-        Ok(text) => text,
+    let bytes = match printed {
+        Ok(printed) => printed.into_bytes(),
         Err(failure) => {
             let _ = writeln!(std::io::stderr(), "inwit-measure: {failure}");
             return ExitCode::from(failure.exit_code());
         }
     };
-    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+    match std::io::stdout().write_all(&bytes) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(1),
+    }
+}
+
+/// Nobody wants binary bytes in a terminal.
+fn printable(printed: Printed) -> Result<Printed, Failure> {
+    match printed {
+        Printed::Bytes(_) if std::io::stdout().is_terminal() => {
+            Err(Failure::Usage("CoRIM is binary: send it into a file with > FILE".to_owned()))
+        }
+        printed => Ok(printed),
     }
 }
 
@@ -44,6 +57,8 @@ fn agent_is_measured(command: &Command, output: &OutputArguments) -> Result<(), 
         Command::Snp(snp) => snp.initrd.as_ref().map(read).transpose()?,
         Command::Tdx(tdx) => tdx.boot.initrd.as_ref().map(read).transpose()?,
         Command::Vtpm(vtpm) => vtpm.initrd()?,
+        // The image is not there: its owner says what is in it.
+        Command::Convert(_) => return Ok(()),
     };
     let bytes = initrd.ok_or(Failure::AgentUnmeasured)?;
     let initrd = Initrd::read(&bytes).map_err(Failure::refused)?;
@@ -61,7 +76,14 @@ fn agent_is_measured(command: &Command, output: &OutputArguments) -> Result<(), 
 }
 
 /// What is to be printed.
-fn computed(command: &Command, output: &OutputArguments) -> Result<String, Failure> {
+fn computed(command: &Command, output: &OutputArguments) -> Result<Printed, Failure> {
+    let form = match command {
+        Command::Convert(convert) => Some(convert.to.into()),
+        _ => output.form(),
+    };
+    if output.expires.is_some() && !matches!(form, Some(Form::Corim | Form::Rvps)) {
+        return Err(Failure::Usage("--expires is for --format corim and rvps: no other form says an end".to_owned()));
+    }
     match command {
         Command::Snp(snp) => snp::run(snp, output),
         Command::Tdx(tdx) => {
@@ -70,5 +92,6 @@ fn computed(command: &Command, output: &OutputArguments) -> Result<String, Failu
         Command::Vtpm(vtpm) => {
             report::render(&vtpm::measure(vtpm)?, report::record(output, || vtpm::made_from(vtpm))?, output)
         }
+        Command::Convert(convert) => convert::run(convert, output),
     }
 }

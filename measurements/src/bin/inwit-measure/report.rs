@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use inwit_measurements::made_from::MadeFrom;
-use inwit_measurements::reference::{AgentReference, Measured, ReferenceValues};
+use inwit_measurements::reference::{AgentReference, Form, Measured, Stated, Validity};
 use inwit_measurements::vtpm::PcrEvent;
 use inwit_measurements::{Digest, sha256};
 use serde_json::json;
@@ -23,6 +23,30 @@ pub(crate) enum Values {
     Explained(Measured, Vec<PcrEvent>),
 }
 
+/// What is to be printed.
+pub(crate) enum Printed {
+    /// Text; ends with a newline when it is printed.
+    Text(String),
+    /// Bytes as they are.
+    Bytes(Vec<u8>),
+}
+
+impl From<String> for Printed {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl Printed {
+    /// What goes to standard output or into a file.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        match self {
+            Self::Text(text) => format!("{}\n", text.trim_end()).into_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
 /// What complete Reference Values are made from; none beside bare values.
 pub(crate) fn record(
     output: &OutputArguments,
@@ -36,24 +60,65 @@ pub(crate) fn record(
     Ok(Some(record))
 }
 
-/// Text or JSON: a Reference Values file when an agent is named, the bare values otherwise.
+/// A Reference Values file when an agent is named, the bare values otherwise.
 pub(crate) fn render(
     values: &Values,
     made_from: Option<MadeFrom>,
     output: &OutputArguments,
-) -> Result<String, Failure> {
-    let (Some(agent), Some(config), Some(name)) = (&output.agent, &output.config, &output.name) else {
-        return Ok(if output.json { bare_json(values).to_string() } else { bare_text(values) });
+) -> Result<Printed, Failure> {
+    let form = match (&output.agent, output.form()) {
+        (None, None) => return Ok(bare_text(values).into()),
+        (None, Some(Form::Json)) => return Ok(bare_json(values).to_string().into()),
+        (None, Some(Form::Toml)) => {
+            return Err(Failure::Usage("TOML is for Reference Values: give --agent, --config and --name".into()));
+        }
+        (_, form) => form.unwrap_or(Form::Toml),
     };
     let (Values::Whole(measured) | Values::Explained(measured, _)) = values else {
         return Err(Failure::MissingRtmr0);
     };
-    let agent = AgentReference { executable: sha256(&read(agent)?), configuration: sha256(&read(config)?) };
-    let reference = ReferenceValues { name: name.clone(), agent, measured: measured.clone(), made_from };
-    let toml = reference.to_toml().map_err(Failure::refused)?;
-    // What is printed must be accepted when it is registered, its name included.
-    ReferenceValues::from_toml(&toml).map_err(Failure::refused)?;
-    if output.json { reference.to_json().map_err(Failure::refused) } else { Ok(toml) }
+    document(&[stated(measured.clone(), made_from, output)?], form, output)
+}
+
+/// Measurements with the agent and the name that the options give.
+pub(crate) fn stated(
+    measured: Measured,
+    made_from: Option<MadeFrom>,
+    output: &OutputArguments,
+) -> Result<Stated, Failure> {
+    let agent = match (&output.agent, &output.config) {
+        (Some(agent), Some(config)) => {
+            Some(AgentReference { executable: sha256(&read(agent)?), configuration: sha256(&read(config)?) })
+        }
+        _ => None,
+    };
+    let (form, validity) = (Form::Toml, Validity::default());
+    Ok(Stated { form, name: output.name.clone(), agent, measured, validity, made_from })
+}
+
+/// One document of a form, with the end that the options give.
+pub(crate) fn document(all: &[Stated], form: Form, output: &OutputArguments) -> Result<Printed, Failure> {
+    let all: Vec<Stated> = all.iter().map(|stated| output.limit(stated.clone())).collect();
+    let bytes = match (form, all.as_slice()) {
+        (Form::Rvps, all) => Stated::write_rvps(all),
+        (_, [one]) => one.write(form),
+        (_, several) => {
+            let cause = format!("{} sets of values do not go into one document as {form}: only RVPS", several.len());
+            return Err(Failure::Usage(cause));
+        }
+    };
+    let bytes = bytes.map_err(Failure::refused)?;
+    if let [one] = all.as_slice() {
+        // What is printed must be accepted when it is read again, its name included.
+        let again = Stated::read(&bytes).map_err(Failure::refused)?;
+        if (&again.measured, &again.agent) != (&one.measured, &one.agent) {
+            return Err(Failure::Refused("what was written does not read back as it was: this is a fault here".into()));
+        }
+    }
+    match form {
+        Form::Corim => Ok(Printed::Bytes(bytes)),
+        _ => String::from_utf8(bytes).map(Printed::Text).map_err(Failure::refused),
+    }
 }
 
 fn registers(pcrs: &BTreeMap<u8, Digest<32>>) -> String {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use inwit_measurements::Digest;
 use inwit_measurements::made_from::{MadeFrom, Role};
-use inwit_measurements::reference::Measured;
+use inwit_measurements::reference::{Form, Measured};
 use inwit_measurements::snp::{CpuSignature, DirectBoot, FirmwareLaunch, GuestFeatures, MeasureError, SvsmImages, Vmm};
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use self::shapes::{Cpu, MAX_SHAPES, Shape, VcpuCounts, table};
 use crate::arguments::OutputArguments;
 use crate::files::{Failure, file_name, read, write};
 use crate::progress::stage;
-use crate::report::{Values, record, render};
+use crate::report::{Printed, Values, document, record, render, stated};
 
 #[derive(Args)]
 pub(crate) struct SnpArguments {
@@ -72,7 +72,7 @@ pub(crate) struct SnpArguments {
 }
 
 /// Computes what the options describe, and gives what is to be printed.
-pub(crate) fn run(arguments: &SnpArguments, output: &OutputArguments) -> Result<String, Failure> {
+pub(crate) fn run(arguments: &SnpArguments, output: &OutputArguments) -> Result<Printed, Failure> {
     let cpus = arguments.cpus();
     let combinations =
         arguments.vcpus.0.len().saturating_mul(cpus.len()).saturating_mul(arguments.guest_features.len());
@@ -91,12 +91,20 @@ pub(crate) fn run(arguments: &SnpArguments, output: &OutputArguments) -> Result<
     let digests = arguments.digests(&cpus, &inputs, &firmware)?;
     let record = record(output, || Ok(inputs.made_from(arguments, firmware)))?;
     match (&arguments.output_dir, digests.as_slice()) {
-        (Some(folder), all) => write_all(folder, all, record.as_ref(), output),
+        (Some(folder), all) => write_all(folder, all, record.as_ref(), output).map(Printed::Text),
         (None, [(shape, digest)]) => render(&whole(*digest), record.map(|record| shape.of(&record)), output),
-        (None, all) if output.json => {
-            Ok(all.iter().map(|(shape, digest)| shape.json(digest)).collect::<serde_json::Value>().to_string())
-        }
-        (None, all) => Ok(table(all)),
+        (None, all) => match output.form() {
+            None => Ok(table(all).into()),
+            Some(Form::Json) => {
+                let rows: serde_json::Value = all.iter().map(|(shape, digest)| shape.json(digest)).collect();
+                Ok(rows.to_string().into())
+            }
+            Some(form) => {
+                let one =
+                    |(_, digest): &(Shape, Digest<48>)| stated(Measured::Snp { launch_digest: *digest }, None, output);
+                document(&all.iter().map(one).collect::<Result<Vec<_>, _>>()?, form, output)
+            }
+        },
     }
 }
 
@@ -224,13 +232,19 @@ fn write_all(
     output: &OutputArguments,
 ) -> Result<String, Failure> {
     let name = output.name.as_deref().unwrap_or_default();
-    let ending = if output.json { "json" } else { "toml" };
+    let ending = match output.form() {
+        None | Some(Form::Toml) => "toml",
+        Some(Form::Json) => "json",
+        Some(Form::Corim) => "corim",
+        Some(Form::Rvps) => "rvps.json",
+    };
     let mut written = Vec::new();
     for (number, (shape, digest)) in digests.iter().enumerate() {
         stage(format!("writing Reference Values, {number} of {}", digests.len()));
         let one = OutputArguments { name: Some(format!("{name}-{shape}")), ..output.clone() };
         let path = folder.join(format!("{shape}.{ending}"));
-        write(&path, render(&whole(*digest), record.map(|record| shape.of(record)), &one)?.as_bytes())?;
+        let printed = render(&whole(*digest), record.map(|record| shape.of(record)), &one)?;
+        write(&path, &printed.into_bytes())?;
         let mut json = shape.json(digest);
         json["file"] = json!(path.display().to_string());
         written.push((path, json));
