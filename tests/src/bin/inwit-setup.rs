@@ -17,8 +17,8 @@ use serde_json::json;
 /// Prepares what the demo and the virtual-machine tests need; a second run finds everything done.
 ///
 /// Installs missing packages (as root; otherwise it prints the one line to run), adds the guest's Rust target, fetches
-/// a pinned kernel with headers and two firmware builds without installing them, and builds the vsock backend. All but
-/// the packages goes below target/. Exit status: 0 ready, 2 wrong use, 3 something is missing or needs root, 1 failed.
+/// a pinned kernel with headers, two firmware builds and a calculator of launch digests without installing them, and
+/// builds the vsock backend. All but the packages goes below target/. Exit status: 0 ready, 2 wrong use, 3 something is missing or needs root, 1 failed.
 #[derive(Parser)]
 #[command(name = "inwit-setup", version)]
 struct Options {
@@ -28,7 +28,8 @@ struct Options {
     /// Tell the result as one JSON object per line on standard output.
     #[arg(long)]
     json: bool,
-    /// Prepare only this step (may be repeated): packages, rust-target, kernel, launch-firmware, vsock-backend.
+    /// Prepare only this step (may be repeated): packages, rust-target, kernel, launch-firmware, launch-calculator,
+    /// vsock-backend.
     #[arg(long, value_parser = step_named)]
     only: Vec<Step>,
 }

@@ -93,7 +93,8 @@ fn prepare(options: &Options, world: &World, progress: &Progress) -> Result<(), 
     if options.process && packages::missing().iter().any(|need| FOR_A_PROCESS.contains(&need.name())) {
         Step::Packages.prepare(world, progress).map_err(failed)?;
     }
-    for step in steps {
+    // The calculator is for tests only.
+    for step in steps.iter().filter(|step| **step != Step::Calculator) {
         let outcome = step.prepare(world, progress).map_err(failed)?;
         if outcome.seconds > 1.0 {
             progress.line(&format!("  {:>6.1} s  {}: {}", outcome.seconds, step.name(), outcome.detail));

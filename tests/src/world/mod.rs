@@ -6,6 +6,7 @@
 pub mod accel;
 mod apt;
 mod cache;
+pub mod calculator;
 mod command;
 mod console;
 mod error;
@@ -27,6 +28,7 @@ pub mod vsock;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use command::find_program;
 pub use console::Line;
 pub use error::{Result, WorldError};
 pub use progress::Progress;

@@ -54,6 +54,8 @@ pub const REQUIREMENTS: &[Requirement] = &[
     program("musl-gcc", &["musl-tools"], "C parts of the static guest"),
     program("cpio", &["cpio"], "reads our archives independently, in a test"),
     program("openssl", &["openssl"], "makes the RSA keys of the simulated AMD root"),
+    program("python3", &["python3"], "runs the independent calculator of launch digests"),
+    program("pip3", &["python3-pip"], "fetches that calculator"),
     program("gcc-12", &["gcc-12", "gcc"], "the compiler that the kernel's headers name"),
     program("c++", &["g++"], "the engine of the fuzz targets, libFuzzer"),
     program("make", &["make"], "builds the simulated report provider's module"),

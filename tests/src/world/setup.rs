@@ -5,7 +5,7 @@
 use std::{io::Write, time::Instant};
 
 use super::{
-    Progress, Result, World, WorldError,
+    Progress, Result, World, WorldError, calculator,
     firmware::{self, Launch},
     kernel::{self, Kernel},
     packages, toolchain, vsock,
@@ -31,6 +31,8 @@ pub enum Step {
     Kernel,
     /// Firmware builds that launch digests are computed from.
     LaunchFirmware,
+    /// The calculator that launch digests are compared with.
+    Calculator,
     /// The vsock backend.
     Vsock,
 }
@@ -48,7 +50,8 @@ pub struct Outcome {
 
 impl Step {
     /// All, in order.
-    pub const ALL: [Step; 5] = [Step::Packages, Step::RustTarget, Step::Kernel, Step::LaunchFirmware, Step::Vsock];
+    pub const ALL: [Step; 6] =
+        [Step::Packages, Step::RustTarget, Step::Kernel, Step::LaunchFirmware, Step::Calculator, Step::Vsock];
 
     /// For people and for JSON.
     pub fn name(self) -> &'static str {
@@ -57,6 +60,7 @@ impl Step {
             Step::RustTarget => "rust-target",
             Step::Kernel => "kernel",
             Step::LaunchFirmware => "launch-firmware",
+            Step::Calculator => "launch-calculator",
             Step::Vsock => "vsock-backend",
         }
     }
@@ -89,6 +93,10 @@ impl Step {
                     None => missing(Launch::ALL.map(Launch::package).join(", ")),
                 }
             }
+            Step::Calculator if calculator::installed(world).is_some() => {
+                ready(format!("{} {}", calculator::PACKAGE, calculator::VERSION))
+            }
+            Step::Calculator => missing(format!("{} {}", calculator::PACKAGE, calculator::VERSION)),
             Step::Vsock if vsock::installed(world).is_some() => ready(format!("{} {}", vsock::CRATE, vsock::VERSION)),
             Step::Vsock => missing(format!("{} {} (builds for some minutes)", vsock::CRATE, vsock::VERSION)),
         }
@@ -110,6 +118,7 @@ impl Step {
                 }
                 firmware::ovmf()?;
             }
+            Step::Calculator => drop(calculator::prepare(world, progress)?),
             Step::Vsock => drop(vsock::prepare(world, progress)?),
         }
         let detail = match self.look(world)? {
@@ -165,9 +174,12 @@ mod tests {
     fn an_empty_world_is_missing_what_is_fetched_and_says_what() {
         let dir = tempfile::tempdir().unwrap();
         let world = World::below(dir.path());
-        for (step, word) in
-            [(Step::Kernel, kernel::PINNED), (Step::LaunchFirmware, "ovmf-amdsev"), (Step::Vsock, vsock::CRATE)]
-        {
+        for (step, word) in [
+            (Step::Kernel, kernel::PINNED),
+            (Step::LaunchFirmware, "ovmf-amdsev"),
+            (Step::Calculator, calculator::PACKAGE),
+            (Step::Vsock, vsock::CRATE),
+        ] {
             match step.look(&world).unwrap() {
                 Standing::Missing(what) => assert!(what.contains(word), "{what}"),
                 Standing::Ready(what) => panic!("{what} cannot be ready"),
