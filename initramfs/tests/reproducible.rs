@@ -142,3 +142,65 @@ fn the_cpio_tool_agrees() {
     assert_eq!(names, ["lib", "dev", "dev/console", "init", "lib", "lib/a.ko", "lib/b.ko"], "{listing}");
     assert!(listing.lines().nth(2).unwrap().starts_with("crw-------"), "{listing}");
 }
+
+/// Headers of a PE32+ image for x86-64 with one section, `.sdmagic`, of 0x200 bytes at 0x400.
+fn stub() -> Vec<u8> {
+    let mut stub = vec![0; 0x600];
+    for (at, bytes) in [
+        (0, &b"MZ"[..]),
+        (0x3c, &[0x40]),
+        (0x40, b"PE\0\0\x64\x86\x01\0"),
+        (0x54, &[0xf0, 0]),   // optional header
+        (0x58, &[0x0b, 2]),   // PE32+
+        (0x58 + 32, &[0, 2]), // SectionAlignment
+        (0x58 + 36, &[0, 2]), // FileAlignment
+        (0x58 + 60, &[0, 4]), // SizeOfHeaders
+        (0x58 + 108, &[16]),  // directories
+        (0x148, b".sdmagic"), // then virtual size and address, raw size and offset
+        (0x150, &[4, 0, 0, 0, 0, 0x10, 0, 0, 0, 2, 0, 0, 0, 4]),
+    ] {
+        stub[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    stub
+}
+
+fn unify(folder: &Path, cmdline: &str, extra: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_inwit-image"))
+        .current_dir(folder)
+        .args(["uki", "--stub", "stub", "--linux", "stub", "--initrd", "initrd", "-o", "out.efi", "--cmdline", cmdline])
+        .args(extra)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_unified_image_depends_on_its_parts_alone() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for folder in [&one, &two] {
+        fs::write(folder.path().join("stub"), stub()).unwrap();
+        fs::write(folder.path().join("initrd"), b"ramdisk").unwrap();
+        fs::write(folder.path().join("words"), "console=ttyS0 quiet\n").unwrap();
+    }
+    let first = unify(one.path(), "console=ttyS0 quiet", &[]);
+    let second = unify(two.path(), "@words", &["--json"]);
+    assert!(first.status.success() && second.status.success(), "{first:?} {second:?}");
+    let bytes = fs::read(one.path().join("out.efi")).unwrap();
+    assert_eq!(bytes, fs::read(two.path().join("out.efi")).unwrap());
+    let report: serde_json::Value = serde_json::from_slice(&second.stdout).unwrap();
+    assert_eq!((report["bytes"].as_u64(), report["sections"][0]["name"].as_str()), (Some(0x1000), Some(".cmdline")));
+    let text = String::from_utf8(first.stdout).unwrap();
+    assert!(text.contains(&format!("sha256 {}", report["sha256"].as_str().unwrap())), "{text}");
+
+    for (cmdline, extra, code, cause) in [
+        ("a\nb", &[][..], 3, "printable ASCII"),
+        ("@absent", &[], 3, "absent"),
+        ("quiet", &["--stub", "initrd"], 2, "--stub"),
+        ("quiet", &["--sbat", "words"], 3, "room for 0"),
+    ] {
+        let output = unify(one.path(), cmdline, extra);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(cause), "{said}");
+    }
+    assert_eq!(fs::read(one.path().join("out.efi")).unwrap(), bytes, "a refusal leaves the old image");
+}

@@ -19,8 +19,8 @@ use crate::uefi::{CALLING_APPLICATION, SEPARATOR};
 use crate::uki::{Contents, SectionEvent, UnifiedImage};
 
 /// Releases of systemd-stub whose way to start a kernel was compared with booted guests.
-pub(super) const KNOWN_RELEASES: &str = "252";
-const KNOWN: [u32; 1] = [252];
+pub(super) const KNOWN_RELEASES: &str = "252 or 254";
+const KNOWN: [u32; 2] = [252, 254];
 /// Sections that change nothing but PCR 11, or that are handed to the kernel as predicted.
 const PLAIN: [&str; 7] = [".linux", ".osrel", ".cmdline", ".initrd", ".uname", ".sbat", ".splash"];
 
