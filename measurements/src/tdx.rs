@@ -7,21 +7,28 @@
 //! Not trusted: the firmware image. Never done here: reading a TD's registers.
 
 mod acpi;
+mod build;
 mod hob;
 mod machine;
+mod predict;
 mod rtmr;
+mod store;
 
 pub use acpi::{AcpiBlobs, AcpiError, MAX_ACPI_BYTES};
+pub use build::{Build, BuildError};
 pub use hob::{HobError, td_hob};
-pub use machine::MachineError;
-pub use rtmr::{Event, MachineEvents, Separators, cfv_digest, rtmr0_events, rtmr1_events, rtmr2_events};
+pub use machine::{MachineError, MachineEvents, rtmr0_events};
+pub use predict::{Machine, MachineConfigurationError};
+pub use rtmr::{Event, KernelHeader, Separators, cfv_digest, extend_register, rtmr1_events, rtmr2_events};
 
 use ring::digest::Context;
 
 use crate::digest::{Digest, finish, sha384, sha384_context};
 use crate::ovmf::{Firmware, FirmwareError, PAGE, TdvfSection};
 
-pub use crate::uefi::SecureBoot;
+pub use store::{StoreError, Variable, secure_boot, variables};
+
+pub use crate::uefi::{SecureBoot, SecureBootVariables};
 
 const MEASURED: u32 = 1;
 const ADDED_AFTER_LAUNCH: u32 = 2;

@@ -3,6 +3,7 @@
 //! Sources: TCG PC Client Platform Firmware Profile 1.06 section 10 (event types), edk2 `SecurityPkg/Tcg`. Nothing
 //! foreign is parsed. Never decides which register an event belongs to.
 
+use crate::bytes::{array_at, u16_at, u64_at};
 use crate::ovmf::guid;
 
 /// EV_SEPARATOR: ends the phase before the boot loader; four zero bytes when all went well.
@@ -25,6 +26,7 @@ pub(crate) mod event_type {
     pub(crate) const BOOT_SERVICES_APPLICATION: u32 = 0x8000_0003;
     pub(crate) const GPT: u32 = 0x8000_0006;
     pub(crate) const ACTION: u32 = 0x8000_0007;
+    pub(crate) const HANDOFF_TABLES: u32 = 0x8000_0009;
     pub(crate) const PLATFORM_FIRMWARE_BLOB2: u32 = 0x8000_000a;
     pub(crate) const HANDOFF_TABLES2: u32 = 0x8000_000b;
     pub(crate) const VARIABLE_BOOT2: u32 = 0x8000_000c;
@@ -58,7 +60,7 @@ pub(crate) mod event_type {
 }
 
 pub(crate) const GLOBAL_VARIABLE: [u8; 16] = guid(0x8be4_df61, 0x93ca, 0x11d2, 0xaa0d_00e0_9803_2b8c);
-const IMAGE_SECURITY: [u8; 16] = guid(0xd719_b2cb, 0x3d3a, 0x4596, 0xa3bc_dad0_0e67_656f);
+pub(crate) const IMAGE_SECURITY: [u8; 16] = guid(0xd719_b2cb, 0x3d3a, 0x4596, 0xa3bc_dad0_0e67_656f);
 
 /// BootOrder of a machine without boot devices: the one option below.
 pub(crate) const BOOT_ORDER: [u8; 2] = [0; 2];
@@ -87,18 +89,69 @@ pub(crate) fn variable(guid: [u8; 16], name: &str, data: &[u8]) -> Vec<u8> {
     [&guid, lengths.as_slice(), &wide, data].concat()
 }
 
+/// Vendor GUID, name and data of a logged UEFI_VARIABLE_DATA; nothing unless all of it is accounted for and the name is
+/// text.
+pub(crate) fn parse_variable(logged: &[u8]) -> Option<([u8; 16], String, &[u8])> {
+    let name_bytes = usize::try_from(u64_at(logged, 16)?).ok()?.checked_mul(2)?;
+    let data_bytes = usize::try_from(u64_at(logged, 24)?).ok()?;
+    let (name, data) = logged.get(32..)?.split_at_checked(name_bytes)?;
+    let wide: Vec<u16> = name.chunks_exact(2).filter_map(|pair| u16_at(pair, 0)).collect();
+    let name = String::from_utf16(&wide).ok()?;
+    (data.len() == data_bytes).then_some((array_at(logged, 0)?, name, data))
+}
+
+/// The variables that firmware measures for Secure Boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecureBootVariables {
+    /// SecureBoot: whether images are verified; none in builds without Secure Boot.
+    pub enabled: Option<u8>,
+    /// Platform key, as an EFI signature list; empty when none is enrolled. So are the others.
+    pub pk: Vec<u8>,
+    /// Keys that may change the two below.
+    pub kek: Vec<u8>,
+    /// What may be started.
+    pub db: Vec<u8>,
+    /// What may not.
+    pub dbx: Vec<u8>,
+}
+
+impl SecureBootVariables {
+    /// No key is enrolled.
+    #[must_use]
+    pub fn without_keys(state: SecureBoot) -> Self {
+        let enabled = match state {
+            SecureBoot::Absent => None,
+            SecureBoot::Off => Some(0),
+        };
+        Self { enabled, pk: Vec::new(), kek: Vec::new(), db: Vec::new(), dbx: Vec::new() }
+    }
+
+    /// Names and UEFI_VARIABLE_DATA in the order in which they are measured.
+    pub(crate) fn measured(&self) -> [(&'static str, Vec<u8>); 5] {
+        let entry = |guid, name, data: &[u8]| (name, variable(guid, name, data));
+        [
+            entry(GLOBAL_VARIABLE, "SecureBoot", self.enabled.as_slice()),
+            entry(GLOBAL_VARIABLE, "PK", &self.pk),
+            entry(GLOBAL_VARIABLE, "KEK", &self.kek),
+            entry(IMAGE_SECURITY, "db", &self.db),
+            entry(IMAGE_SECURITY, "dbx", &self.dbx),
+        ]
+    }
+}
+
 /// The five variables that firmware measures for Secure Boot, all without keys: names and UEFI_VARIABLE_DATA.
 pub(crate) fn secure_boot_variables(state: SecureBoot) -> [(&'static str, Vec<u8>); 5] {
-    let data: &[u8] = match state {
-        SecureBoot::Absent => &[],
-        SecureBoot::Off => &[0],
-    };
-    let entry = |guid, name, data| (name, variable(guid, name, data));
-    [
-        entry(GLOBAL_VARIABLE, "SecureBoot", data),
-        entry(GLOBAL_VARIABLE, "PK", &[]),
-        entry(GLOBAL_VARIABLE, "KEK", &[]),
-        entry(IMAGE_SECURITY, "db", &[]),
-        entry(IMAGE_SECURITY, "dbx", &[]),
-    ]
+    SecureBootVariables::without_keys(state).measured()
+}
+
+/// EFI_LOAD_OPTION: attributes, length of the path, name in UTF-16LE with NUL, path.
+pub(crate) fn load_option(attributes: u32, name: &str, path: &[u8]) -> Vec<u8> {
+    let name: Vec<u8> = name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+    let length = u16::try_from(path.len()).unwrap_or(u16::MAX);
+    [attributes.to_le_bytes().as_slice(), &length.to_le_bytes(), &name, path].concat()
+}
+
+/// Device path of a file inside a firmware volume: two media nodes and the end node.
+pub(crate) fn firmware_file_path(volume: [u8; 16], file: [u8; 16]) -> Vec<u8> {
+    [&[4, 7, 20, 0], volume.as_slice(), &[4, 6, 20, 0], &file, &[0x7f, 0xff, 4, 0]].concat()
 }

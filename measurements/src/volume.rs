@@ -56,7 +56,7 @@ pub enum VolumeError {
 /// # Errors
 /// [`VolumeError`].
 pub fn dxe_volume_sha256(code: &[u8]) -> Result<Digest<32>, VolumeError> {
-    let unpacked = unpack(compressed_section(code)?, MAX_UNPACKED_BYTES)?;
+    let unpacked = unpacked(code)?;
     let mut volumes = sections(&unpacked).filter_map(|section| match section {
         Ok(Section { kind: SECTION_VOLUME_IMAGE, body, .. }) => Some(Ok(body)),
         Ok(_) => None,
@@ -64,6 +64,39 @@ pub fn dxe_volume_sha256(code: &[u8]) -> Result<Digest<32>, VolumeError> {
     });
     volumes.next().transpose()?;
     volumes.next().transpose()?.map(sha256).ok_or(VolumeError::NoDxe)
+}
+
+/// What the compressed section unpacks to: a stream of sections, volumes among them.
+///
+/// # Errors
+/// [`VolumeError`].
+pub(crate) fn unpacked(code: &[u8]) -> Result<Vec<u8>, VolumeError> {
+    unpack(compressed_section(code)?, MAX_UNPACKED_BYTES)
+}
+
+/// Name and files of each named volume of an unpacked stream; the files by their own names.
+///
+/// # Errors
+/// [`VolumeError::Malformed`].
+pub(crate) fn named_volumes(unpacked: &[u8]) -> Result<Vec<NamedVolume>, VolumeError> {
+    let mut named = Vec::new();
+    for section in sections(unpacked) {
+        let Section { kind, body, .. } = section?;
+        let Some((files, _)) = (kind == SECTION_VOLUME_IMAGE).then(|| volume(body)).transpose()?.flatten() else {
+            continue;
+        };
+        let extended = u16_at(body, 52).map(usize::from).filter(|at| *at > 0);
+        if let Some(name) = extended.and_then(|at| array_at(body, at)) {
+            named.push(NamedVolume { name, files: file_names(files)? });
+        }
+    }
+    Ok(named)
+}
+
+/// A volume's name and those of its files, as stored.
+pub(crate) struct NamedVolume {
+    pub(crate) name: [u8; 16],
+    pub(crate) files: Vec<[u8; 16]>,
 }
 
 /// The LZMA stream inside the first file that holds one.
@@ -112,19 +145,38 @@ fn volume(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, VolumeError> {
     Ok(Some((volume.get(files..).ok_or(malformed)?, volume.len())))
 }
 
-/// Walks the files of a volume: each at a multiple of 8, header {name 16, check 2, type, attributes, size u24, state}.
-fn compressed_in(mut files: &[u8]) -> Result<Option<&[u8]>, VolumeError> {
+/// Splits the first file off: header {name 16, check 2, type, attributes, size u24, state}, each at a multiple of 8.
+/// Nothing at free space, which is filled with ones.
+#[allow(clippy::type_complexity)]
+fn split_file(files: &[u8]) -> Result<Option<(u8, &[u8], &[u8])>, VolumeError> {
     let malformed = VolumeError::Malformed("a file");
-    // Each turn removes at least a file header. Free space is filled with ones.
-    while files.len() >= FILE_HEADER && !files.iter().take(FILE_HEADER).all(|byte| *byte == 0xff) {
-        let (Some([kind, attributes]), Some(size)) = (array_at(files, 18), u24_at(files, 20)) else {
-            return Err(malformed);
-        };
-        let large = attributes & 1 != 0;
-        let wide = || u64_at(files, FILE_HEADER).and_then(|size| usize::try_from(size).ok());
-        let (header, size) =
-            if large { (LARGE_FILE_HEADER, wide().ok_or(malformed.clone())?) } else { (FILE_HEADER, size) };
-        let body = files.get(header..size).ok_or_else(|| malformed.clone())?;
+    if files.len() < FILE_HEADER || files.iter().take(FILE_HEADER).all(|byte| *byte == 0xff) {
+        return Ok(None);
+    }
+    let (Some([kind, attributes]), Some(size)) = (array_at(files, 18), u24_at(files, 20)) else {
+        return Err(malformed);
+    };
+    let large = attributes & 1 != 0;
+    let wide = || u64_at(files, FILE_HEADER).and_then(|size| usize::try_from(size).ok());
+    let (header, size) =
+        if large { (LARGE_FILE_HEADER, wide().ok_or(malformed.clone())?) } else { (FILE_HEADER, size) };
+    let body = files.get(header..size).ok_or(malformed)?;
+    // At least a header long, so that every walk ends.
+    Ok(Some((kind, body, files.get(size.next_multiple_of(8)..).unwrap_or_default())))
+}
+
+fn file_names(mut files: &[u8]) -> Result<Vec<[u8; 16]>, VolumeError> {
+    let mut names = Vec::new();
+    while let (Some(name), Some((_, _, rest))) = (array_at(files, 0), split_file(files)?) {
+        names.push(name);
+        files = rest;
+    }
+    Ok(names)
+}
+
+/// Walks the files of a volume.
+fn compressed_in(mut files: &[u8]) -> Result<Option<&[u8]>, VolumeError> {
+    while let Some((kind, body, rest)) = split_file(files)? {
         if kind == FILE_VOLUME_IMAGE {
             for section in sections(body) {
                 let Section { kind, body, whole } = section?;
@@ -134,7 +186,7 @@ fn compressed_in(mut files: &[u8]) -> Result<Option<&[u8]>, VolumeError> {
                 }
             }
         }
-        files = files.get(size.next_multiple_of(8)..).unwrap_or_default();
+        files = rest;
     }
     Ok(None)
 }
@@ -233,6 +285,21 @@ pub(crate) mod sample {
         let mut section = [&size[..3], &[kind], body].concat();
         section.resize(section.len().next_multiple_of(4), 0);
         section
+    }
+
+    /// A named volume of empty files of these names; to be given as a PEI or DXE volume.
+    pub(crate) fn volume_of(name: [u8; 16], files: &[[u8; 16]]) -> Vec<u8> {
+        let mut body = Vec::new();
+        for file in files {
+            body.extend(file);
+            body.extend([0, 0, 7, 0, 24, 0, 0, 0]);
+        }
+        let mut volume = volume(FFS2, &[&[0; 24], body.as_slice()].concat());
+        // An extended header {name, size} lies where the padding of 24 bytes is.
+        volume[52] = 72;
+        volume[72..88].copy_from_slice(&name);
+        volume[88] = 20;
+        volume
     }
 
     fn volume(system: [u8; 16], files: &[u8]) -> Vec<u8> {

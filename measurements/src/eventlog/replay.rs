@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use ring::digest::{Algorithm, SHA256, SHA384, digest};
 
 use super::{ALG_SHA256, ALG_SHA384, EventLog, LogError, LogEvent};
-use crate::bytes::{index, u64_at};
-use crate::uefi::event_type;
+use crate::bytes::index;
+use crate::uefi::{event_type, parse_variable};
 
 /// PCRs 0 to 23 (TCG PC Client Platform TPM Profile).
 const LAST_PCR: u32 = 23;
@@ -127,18 +127,10 @@ fn check_preimage(
         | event_type::GPT
         | event_type::ACTION => is(event.data),
         // Older firmware hashes the variable's data alone, newer the whole structure.
-        event_type::VARIABLE_BOOT => is(event.data) || variable_data(event.data).is_some_and(is),
+        event_type::VARIABLE_BOOT => is(event.data) || parse_variable(event.data).is_some_and(|(_, _, data)| is(data)),
         _ => true,
     };
     if sound { Ok(()) } else { Err(LogError::Preimage(number)) }
-}
-
-/// The data of a UEFI_VARIABLE_DATA {GUID, name length in characters u64, data length u64, name, data}.
-fn variable_data(logged: &[u8]) -> Option<&[u8]> {
-    let name = usize::try_from(u64_at(logged, 16)?).ok()?.checked_mul(2)?;
-    let length = usize::try_from(u64_at(logged, 24)?).ok()?;
-    let data = logged.get(name.checked_add(32)?..)?;
-    (data.len() == length).then_some(data)
 }
 
 #[cfg(test)]
