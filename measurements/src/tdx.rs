@@ -12,6 +12,7 @@ mod hob;
 mod machine;
 mod predict;
 mod rtmr;
+mod start;
 mod store;
 
 pub use acpi::{AcpiBlobs, AcpiError, MAX_ACPI_BYTES};
@@ -26,6 +27,7 @@ use ring::digest::Context;
 use crate::digest::{Digest, finish, sha384, sha384_context};
 use crate::ovmf::{Firmware, FirmwareError, PAGE, TdvfSection};
 
+pub use start::{StartError, rtmr1_of_start, rtmr2_of_start};
 pub use store::{StoreError, Variable, secure_boot, variables};
 
 pub use crate::uefi::{SecureBoot, SecureBootVariables};

@@ -12,7 +12,7 @@
 //! Not trusted: all files. Never talks to a TPM.
 
 mod ima;
-mod start;
+pub(crate) mod start;
 
 use std::collections::BTreeMap;
 

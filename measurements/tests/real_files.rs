@@ -1,8 +1,9 @@
 //! Predictions and replays against real material: firmware and kernel of a distribution, event logs of real TDs with
 //! the quotes that they belong to. None of it is in the repository; what does not run is said on standard error.
 //!
-//! `INWIT_VECTORS` names the collected vectors. `INWIT_OVMF`, `INWIT_OVMF_CODE`, `INWIT_OVMF_TDX` and `INWIT_KERNEL`
-//! name files, which are used when they are the recorded ones. Never compares times, never boots anything.
+//! `INWIT_VECTORS` names the collected vectors. `INWIT_OVMF`, `INWIT_OVMF_CODE`, `INWIT_OVMF_TDX`, `INWIT_KERNEL` and
+//! `INWIT_OVMF_2025_02` (built with measurement for TDX) name files, which are used when they are the recorded ones.
+//! Never compares times, never boots anything.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -10,11 +11,14 @@ use std::process::Command;
 
 use inwit_measurements::eventlog::{EventLog, LogError, replay_ccel};
 use inwit_measurements::linux::DirectKernel;
+use inwit_measurements::ovmf::Firmware;
 use inwit_measurements::tdx::{
-    MachineEvents, Pass, SecureBoot, Separators, cfv_digest, extend_all, mrtd, rtmr0_events, rtmr1_events,
+    AcpiBlobs, Build, BuildError, KernelHeader, Machine, MachineError, MachineEvents, Pass, SecureBoot,
+    SecureBootVariables, Separators, cfv_digest, extend_register, mrtd, rtmr0_events, rtmr1_events, secure_boot,
+    td_hob, variables,
 };
 use inwit_measurements::vtpm::{Ima, MeasuredBoot, Start, predict};
-use inwit_measurements::{Digest, sha256};
+use inwit_measurements::{Digest, sha256, sha384};
 
 fn not_run(what: &str) {
     // Written past the harness, which would swallow it for a test that passes.
@@ -127,27 +131,144 @@ fn predicted_registers_equal_those_of_real_direct_boots() {
         let Some(log) = vector(log) else { continue };
         let replay = replay_ccel(&log).unwrap();
         let machine = MachineEvents::record(&log).unwrap();
-        assert_eq!((machine.secure_boot, machine.separators), (secure_boot, separators));
+        let variables = SecureBootVariables::without_keys(secure_boot);
+        assert_eq!((&machine.secure_boot, machine.separators), (&variables, separators));
         // Second event: the configuration volume, an empty variable store of 0x84000 bytes in all three.
         let cfv = Digest::from_bytes(replay.events[1].digest(0x000c).unwrap());
         assert!(cfv.to_string().starts_with("344bc51c980ba621"));
-        let events = rtmr0_events(cfv, &machine);
-        assert_eq!(extend_all(events.iter().map(|event| &event.digest)).as_bytes(), &replay.rtmrs[0]);
+        assert_eq!(extend_register(&rtmr0_events(cfv, &machine)).as_bytes(), &replay.rtmrs[0]);
         // RTMR1 without its first event, the kernel, whose file is not among the vectors: types must agree.
         let logged = EventLog::parse(&log).unwrap().events;
         let logged: Vec<_> = logged.iter().filter(|event| event.index == 2).map(|event| event.event_type).collect();
         let kernel = pe_sample();
         let boot = DirectKernel { kernel: &kernel, initrd: b"", append: "", memory_mib: 2048 };
-        let predicted = rtmr1_events(&boot, separators).unwrap();
+        let mut predicted = rtmr1_events(&boot, KernelHeader::AsBuilt, separators).unwrap();
         assert_eq!(predicted.iter().map(|event| event.event_type).collect::<Vec<_>>(), logged);
-        let mut register = [0; 48];
-        for (index, event) in predicted.iter().enumerate() {
-            let first = replay.events.iter().find(|event| event.index == 2).unwrap().digest(0x000c).unwrap();
-            let digest = if index == 0 { Digest::from_bytes(first) } else { event.digest };
-            register = *inwit_measurements::tdx::extend(&Digest::from_bytes(register), &digest).as_bytes();
-        }
-        assert_eq!(register, replay.rtmrs[1]);
+        let first = replay.events.iter().find(|event| event.index == 2).unwrap().digest(0x000c).unwrap();
+        predicted[0].digest = Digest::from_bytes(first);
+        assert_eq!(extend_register(&predicted).as_bytes(), &replay.rtmrs[1]);
     }
+}
+
+/// A boot from a disk has events for which there is no rule: it is told, not guessed.
+#[test]
+fn logs_of_disk_boots_are_no_records_of_a_machine() {
+    for log in [
+        "google+go-eventlog/cos-113-intel-tdx.bin.gz",
+        "confidential-containers+trustee/eventlog/CCEL_data_grub",
+        "confidential-containers+trustee/eventlog/CCEL_AAEL_alibabacloud",
+        "confidential-containers+trustee/eventlog/CCEL_data.gz",
+    ] {
+        let Some(log) = vector(log) else { continue };
+        assert!(
+            matches!(MachineEvents::record(&log), Err(MachineError::Shape(_))),
+            "{:?}",
+            MachineEvents::record(&log)
+        );
+    }
+}
+
+/// First event of a log: the TD HOB.
+fn logged_hob(log: &[u8]) -> String {
+    Digest::from_bytes(replay_ccel(log).unwrap().events[0].digest::<48>(0x000c).unwrap()).to_string()
+}
+
+/// What real hypervisors built for TDs of these sizes, with firmware of the same sections as this one.
+#[test]
+fn the_memory_map_is_the_one_that_real_hypervisors_built() {
+    let Some(firmware) = plain_firmware() else { return };
+    let firmware = Firmware::parse(&firmware).unwrap();
+    for (log, memory_mib) in [
+        ("confidential-containers+trustee/eventlog/CCEL_data_ovmf", 2048),
+        ("google+go-eventlog/CCEL_unpadded.data.bin", 8192),
+        ("confidential-containers+trustee/eventlog/CCEL_data_grub", 10240),
+    ] {
+        let Some(log) = vector(log) else { continue };
+        assert_eq!(sha384(&td_hob(&firmware, memory_mib).unwrap()).to_string(), logged_hob(&log), "{memory_mib} MiB");
+        assert_ne!(sha384(&td_hob(&firmware, memory_mib + 1).unwrap()).to_string(), logged_hob(&log));
+    }
+}
+
+/// RTMR0 of three machine shapes, from another calculator that was compared with hardware.
+#[test]
+fn rtmr0_of_published_shapes_is_computed_from_files() {
+    let firmware = recorded(
+        "INWIT_OVMF_2025_02",
+        "/usr/share/ovmf-2025.02/OVMF.fd",
+        "9e807cb2cd4313406a3aa4becc0836671a5c64ca7bdc08a45e15260184b446bf",
+    );
+    for (shape, memory_mib, vcpus) in
+        [("canonical-defaults", 2048, 4), ("q35-with-hpet", 4096, 8), ("runtime-capture", 16384, 8)]
+    {
+        let file = |name: &str| vector(&format!("fortanix+tdx-measure/{shape}/{name}"));
+        let (Some(tables), Some(expected)) = (file("acpi_tables.bin.gz"), file("expected.json")) else { continue };
+        let expected: serde_json::Value = serde_json::from_slice(&expected).unwrap();
+        let acpi = AcpiBlobs::from_tables(&tables).unwrap();
+        assert_eq!(acpi.vcpus(), Some(vcpus));
+        let live = "confidential-dot-ai+attestation-rs/tdx-live/ccel-match.bin";
+        if let (2048, Some(log)) = (memory_mib, vector(live)) {
+            // A real TD of this size ran firmware with the same sections and the same empty variables: its memory map
+            // and configuration volume stand for the file.
+            let digest = |event: usize| replay_ccel(&log).unwrap().events[event].digest(0x000c).unwrap();
+            let acpi = acpi.digests().iter().map(|(_, digest)| *digest).collect();
+            let machine = MachineEvents { acpi, ..MachineEvents::record(&log).unwrap() };
+            let events = rtmr0_events(Digest::from_bytes(digest(1)), &machine);
+            assert_eq!(machine.td_hob.as_bytes(), &digest(0));
+            assert_eq!(extend_register(&events).to_string(), expected["rtmr0"].as_str().unwrap());
+        }
+        let Some(firmware) = &firmware else { continue };
+        let machine = Machine {
+            firmware,
+            memory_mib,
+            acpi: &acpi,
+            fw_cfg: &[],
+            secure_boot: None,
+            authority: None,
+            smbios: None,
+            boot: &[],
+            separators: Separators::Rtmr0AndRtmr1,
+        };
+        let events = rtmr0_events(cfv_digest(firmware).unwrap(), &machine.events().unwrap());
+        assert_eq!(extend_register(&events).to_string(), expected["rtmr0"].as_str().unwrap());
+        assert_eq!(mrtd(firmware, Pass::Single).unwrap().to_string(), expected["mrtd"].as_str().unwrap());
+    }
+}
+
+/// What builds of distributions measure, read out of them.
+#[test]
+fn builds_tell_what_they_measure() {
+    if let Some(plain) = plain_firmware() {
+        assert!(matches!(Build::inspect(&plain), Err(BuildError::MeasuresNothing(_))));
+    }
+    let Some(tdx) = tdx_firmware() else { return };
+    let build = Build::inspect(&tdx).unwrap();
+    assert!(build.secure_boot && build.fw_cfg && build.smbios);
+    assert_eq!(build.boot_options.len(), 1, "the front page lies in a volume that no TD loads");
+    let firmware = Firmware::parse(&tdx).unwrap();
+    let sections = firmware.tdvf_sections().unwrap();
+    let volume = sections.iter().find(|section| section.kind == 1).unwrap().data;
+    let names: Vec<_> = variables(volume).unwrap().into_iter().map(|variable| variable.name).collect();
+    assert_eq!(names, ["KEK", "PK", "db", "dbx"]);
+    assert_eq!(secure_boot(volume).unwrap().enabled, Some(1));
+}
+
+fn plain_firmware() -> Option<Vec<u8>> {
+    recorded(
+        "INWIT_OVMF",
+        "/usr/share/ovmf/OVMF.fd",
+        "7b456907dd0786d415999e801a1ac4637b8ed4d7cf5378cfc6edbe5e574dd773",
+    )
+}
+
+fn tdx_firmware() -> Option<Vec<u8>> {
+    recorded(
+        "INWIT_OVMF_TDX",
+        concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../target/world/firmware/ovmf-inteltdx/usr/share/ovmf/OVMF.inteltdx.ms.fd"
+        ),
+        "a265075b4147a096109e501e76196df1ec8a18659c26f7401492c597ec88f312",
+    )
 }
 
 /// The smallest image with an Authenticode digest.
@@ -164,11 +285,7 @@ fn pe_sample() -> Vec<u8> {
 /// Recorded with independent calculators.
 #[test]
 fn mrtd_of_recorded_firmware() {
-    let plain = recorded(
-        "INWIT_OVMF",
-        "/usr/share/ovmf/OVMF.fd",
-        "7b456907dd0786d415999e801a1ac4637b8ed4d7cf5378cfc6edbe5e574dd773",
-    );
+    let plain = plain_firmware();
     if let Some(firmware) = plain {
         assert_eq!(
             mrtd(&firmware, Pass::Single).unwrap().to_string(),
@@ -179,14 +296,7 @@ fn mrtd_of_recorded_firmware() {
             "acccbcc870a381adab0d3919d90a7f268ac3b0364771f202ed4bb4e892d045b33db3b32e6924cba830a724eed443f7e1"
         );
     }
-    let tdx = recorded(
-        "INWIT_OVMF_TDX",
-        concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../target/world/firmware/ovmf-inteltdx/usr/share/ovmf/OVMF.inteltdx.ms.fd"
-        ),
-        "a265075b4147a096109e501e76196df1ec8a18659c26f7401492c597ec88f312",
-    );
+    let tdx = tdx_firmware();
     if let Some(firmware) = tdx {
         assert_eq!(
             mrtd(&firmware, Pass::Single).unwrap().to_string(),

@@ -72,6 +72,7 @@ pub enum AcpiError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcpiBlobs {
     blobs: Vec<(String, Digest<48>)>,
+    vcpus: Option<usize>,
 }
 
 impl AcpiBlobs {
@@ -92,7 +93,10 @@ impl AcpiBlobs {
         }
         match files.iter().find(|(given, _)| !blobs.iter().any(|(name, _)| name == given)) {
             Some((given, _)) => Err(AcpiError::NotLoaded((*given).to_owned())),
-            None => Ok(Self { blobs }),
+            None => {
+                let tables = files.iter().find(|(name, _)| *name == TABLES_FILE);
+                Ok(Self { blobs, vcpus: tables.and_then(|(_, tables)| processors(tables)) })
+            }
         }
     }
 
@@ -110,6 +114,12 @@ impl AcpiBlobs {
         let rsdp = [b"RSD PTR \0BOCHS \0".as_slice(), &rsdt.offset.to_le_bytes()].concat();
         let script = script(&list, rsdt)?;
         Self::from_files(&script, &[(RSDP_FILE, &rsdp), (TABLES_FILE, tables)])
+    }
+
+    /// Enabled processors in the APIC table; none when there is no such table.
+    #[must_use]
+    pub fn vcpus(&self) -> Option<usize> {
+        self.vcpus
     }
 
     /// Names and digests in the order in which they are measured, the script first.
@@ -153,6 +163,25 @@ fn text(field: &[u8]) -> Option<String> {
     let name = field.get(..end)?;
     let printable = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
     printable.then(|| String::from_utf8_lossy(name).into_owned())
+}
+
+/// Counts enabled local APICs (types 0 and 9) in the APIC table: entries {type, length, …} from offset 44.
+fn processors(tables: &[u8]) -> Option<usize> {
+    let apic = one(&list(tables).ok()?, "APIC").ok()?;
+    let mut entries = slice_at(tables, index(apic.offset)?, index(apic.length)?)?.get(44..)?;
+    let mut enabled = 0;
+    while let Some([kind, length]) = array_at::<2>(entries, 0) {
+        // No entry is shorter than its own two bytes, so every turn moves on.
+        let (entry, rest) = entries.split_at_checked(usize::from(length)).filter(|_| length >= 2)?;
+        let flags = match kind {
+            0 => u32_at(entry, 4),
+            9 => u32_at(entry, 8),
+            _ => None,
+        };
+        enabled += usize::from(flags.is_some_and(|flags| flags & 1 != 0));
+        entries = rest;
+    }
+    Some(enabled)
 }
 
 /// Where a table lies in the file.
@@ -304,6 +333,22 @@ mod tests {
         let names: Vec<_> = given.digests().iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["etc/table-loader", RSDP_FILE, TABLES_FILE], "the script's order, not the caller's");
         assert_eq!(given.digests()[2].1, sha384(&tables));
+    }
+
+    #[test]
+    fn enabled_processors_are_counted() {
+        let local = |flags: u8| [0, 8, 0, 0, flags, 0, 0, 0];
+        let wide = [9, 16, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+        let entries = [&local(1)[..], &local(0), &[1, 12, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0], &wide].concat();
+        let count = |entries: &[u8]| {
+            let mut table = table(b"APIC", 44 + entries.len() as u32);
+            table[44..].copy_from_slice(entries);
+            processors(&table)
+        };
+        assert_eq!(count(&entries), Some(2));
+        assert_eq!(count(&[0, 1]), None, "would never end");
+        assert_eq!(count(&[0, 8, 0]), None);
+        assert_eq!(processors(&table(b"DSDT", 40)), None);
     }
 
     #[test]

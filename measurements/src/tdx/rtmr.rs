@@ -48,6 +48,7 @@ impl Event {
             event_type::VARIABLE_BOOT | event_type::VARIABLE_BOOT2 => Part::BootVariable,
             event_type::BOOT_SERVICES_APPLICATION => Part::Kernel,
             event_type::GPT => Part::Disk,
+            event_type::IPL => Part::Section,
             event_type::EVENT_TAG if self.data.starts_with(&TAG_INITRD.to_le_bytes()) => Part::Initrd,
             event_type::EVENT_TAG => Part::CommandLine,
             _ => Part::Constant,
@@ -106,7 +107,7 @@ pub fn rtmr1_events(
     Ok(rtmr1_of(kernel, description, separators))
 }
 
-fn rtmr1_of(kernel: Digest<48>, description: &str, separators: Separators) -> Vec<Event> {
+pub(super) fn rtmr1_of(kernel: Digest<48>, description: &str, separators: Separators) -> Vec<Event> {
     let mut log = Log::new(2);
     log.opaque(event_type::BOOT_SERVICES_APPLICATION, kernel, &[], description);
     log.action(CALLING_APPLICATION);
@@ -123,13 +124,19 @@ fn rtmr1_of(kernel: Digest<48>, description: &str, separators: Separators) -> Ve
 /// [`KernelError`] when the command line cannot be predicted.
 pub fn rtmr2_events(boot: &DirectKernel<'_>) -> Result<Vec<Event>, KernelError> {
     let mut log = Log::new(3);
-    if let Some(options) = boot.load_options()? {
-        log.tagged(TAG_LOAD_OPTIONS, "LOADED_IMAGE::LoadOptions", sha384(&options), "command line");
-    }
-    if !boot.initrd.is_empty() {
-        log.tagged(TAG_INITRD, "Linux initrd", sha384(boot.initrd), "initial ramdisk");
-    }
+    let initrd = (!boot.initrd.is_empty()).then(|| sha384(boot.initrd));
+    log_stub_events(&mut log, boot.load_options()?.as_deref().map(sha384), initrd);
     Ok(log.events)
+}
+
+/// What the EFI stub of a kernel measures: command line and ramdisk, each if there is one.
+pub(super) fn log_stub_events(log: &mut Log, options: Option<Digest<48>>, initrd: Option<Digest<48>>) {
+    if let Some(options) = options {
+        log.tagged(TAG_LOAD_OPTIONS, "LOADED_IMAGE::LoadOptions", options, "command line");
+    }
+    if let Some(initrd) = initrd {
+        log.tagged(TAG_INITRD, "Linux initrd", initrd, "initial ramdisk");
+    }
 }
 
 /// The register that starts at zero, after these events.

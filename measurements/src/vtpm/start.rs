@@ -22,7 +22,7 @@ use crate::uki::{Contents, SectionEvent, UnifiedImage};
 pub(super) const KNOWN_RELEASES: &str = "252 or 254";
 const KNOWN: [u32; 2] = [252, 254];
 /// Sections that change nothing but PCR 11, or that are handed to the kernel as predicted.
-const PLAIN: [&str; 7] = [".linux", ".osrel", ".cmdline", ".initrd", ".uname", ".sbat", ".splash"];
+pub(crate) const PLAIN: [&str; 7] = [".linux", ".osrel", ".cmdline", ".initrd", ".uname", ".sbat", ".splash"];
 
 /// What is given to `-kernel`.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +93,7 @@ impl Start<'_> {
     }
 }
 
-type Sections<'a> = Vec<(&'static str, Contents<'a>)>;
+pub(crate) type Sections<'a> = Vec<(&'static str, Contents<'a>)>;
 
 fn known_sections(image: &[u8], profile: Option<usize>) -> Result<Sections<'_>, PredictError> {
     let image = UnifiedImage::parse(image)?;
@@ -107,13 +107,13 @@ fn known_sections(image: &[u8], profile: Option<usize>) -> Result<Sections<'_>, 
     }
 }
 
-fn section<'a>(sections: &Sections<'a>, name: &str) -> Option<Contents<'a>> {
+pub(crate) fn section<'a>(sections: &Sections<'a>, name: &str) -> Option<Contents<'a>> {
     sections.iter().find(|(found, _)| *found == name).map(|(_, contents)| *contents)
 }
 
 /// The command line as the kernel gets it, UTF-16LE with NUL. Stubs differ in what they make of control characters and
 /// of space at the ends.
-fn load_options(text: &[u8]) -> Result<Vec<u8>, KernelError> {
+pub(crate) fn load_options(text: &[u8]) -> Result<Vec<u8>, KernelError> {
     let plain = text.iter().all(|byte| matches!(byte, b' '..=b'~')) && text.trim_ascii().len() == text.len();
     if !plain {
         return Err(KernelError::UnifiedCommandLine);

@@ -12,7 +12,7 @@ use inwit_measurements::Digest;
 use inwit_measurements::linux::DirectKernel;
 use inwit_measurements::reference::{AgentReference, Measured, ReferenceValues};
 use inwit_measurements::snp::{CpuSignature, DirectBoot, GuestFeatures, Vmm, launch_digest};
-use inwit_measurements::tdx::{self, MachineEvents, Pass, SecureBoot, Separators};
+use inwit_measurements::tdx::{self, KernelHeader, MachineEvents, Pass, SecureBoot, SecureBootVariables, Separators};
 
 use inwit_measurements::vtpm::{Ima, MeasuredBoot, Start, predict};
 use inwit_protocol::evidence::Platform;
@@ -108,13 +108,16 @@ fn measure_tdx(firmware: &[u8], kernel: &DirectKernel<'_>) -> Result<Measured> {
     let machine = MachineEvents {
         td_hob: Digest::from_bytes(sha384(shape.as_bytes())),
         fw_cfg: Vec::new(),
+        secure_boot: SecureBootVariables::without_keys(SecureBoot::Off),
         acpi: Vec::new(),
-        secure_boot: SecureBoot::Off,
+        authorities: Vec::new(),
+        smbios: None,
+        boot: Vec::new(),
         separators,
     };
     let cfv = tdx::cfv_digest(firmware).map_err(|error| failed("TDX firmware")(&error))?;
     let fold = |events: Vec<tdx::Event>| tdx::extend_all(events.iter().map(|event| &event.digest));
-    let kernel_events = tdx::rtmr1_events(kernel, separators).map_err(|error| failed("RTMR1")(&error))?;
+    let kernel_events = tdx::rtmr1_events(kernel, KernelHeader::AsBuilt, separators).map_err(|error| failed("RTMR1")(&error))?;
     let option_events = tdx::rtmr2_events(kernel).map_err(|error| failed("RTMR2")(&error))?;
     Ok(Measured::Tdx {
         mrtd: tdx::mrtd(firmware, Pass::Single).map_err(|error| failed("MRTD")(&error))?,

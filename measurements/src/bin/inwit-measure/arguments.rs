@@ -38,10 +38,13 @@ pub(crate) enum Command {
     /// A kernel is covered only by firmware that checks kernel hashes (an AmdSev build of OVMF); with any other
     /// firmware a kernel is refused here.
     Snp(SnpArguments),
-    /// Intel TDX: MRTD and RTMR0 to RTMR2 of a direct kernel boot through OVMF on QEMU's q35 machine.
+    /// Intel TDX: MRTD and RTMR0 to RTMR2 of a TD that QEMU starts through OVMF on its q35 machine, from a kernel or a
+    /// unified kernel image given to -kernel.
     ///
-    /// RTMR0 holds the memory map and ACPI tables, which no file tells: record them once for each machine shape by
-    /// giving the event log of a trusted boot. Without --machine-log RTMR0 is left out.
+    /// RTMR0 holds the memory map (computed from --memory and the firmware), the firmware's variables, ACPI tables and
+    /// boot variables. Give --acpi-tables, and what else the firmware turns out to measure; or the event log of a trusted
+    /// boot of the same machine shape with --machine-log. Without either RTMR0 is left out. RTMR3 belongs to the agent
+    /// and is appraised from its own log.
     Tdx(TdxArguments),
     /// vTPM: PCRs 0 to 15 (SHA-256) of a boot through OVMF on QEMU's q35 machine, of a kernel or a unified kernel image.
     ///
@@ -55,23 +58,6 @@ pub(crate) enum Command {
     /// that cannot be kept are refused by name. Other people's documents name no agent: to register such values, say
     /// with --agent, --config and --name which agent is inside; nothing here can check that it is.
     Convert(ConvertArguments),
-}
-
-/// A direct kernel boot whose kernel the firmware measures.
-#[derive(Args)]
-pub(crate) struct BootArguments {
-    /// Kernel, as given to -kernel.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kernel: PathBuf,
-    /// Initial ramdisk, as given to -initrd.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) initrd: Option<PathBuf>,
-    /// Kernel command line, exactly as given to -append.
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    pub(crate) append: String,
-    /// Guest memory in MiB, as given to -m.
-    #[arg(long, value_name = "MIB")]
-    pub(crate) memory: u32,
 }
 
 #[derive(Args, Clone)]

@@ -7,11 +7,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use inwit_measurements::linux::DirectKernel;
-use inwit_measurements::made_from::MadeFrom;
 use thiserror::Error;
 
-use crate::arguments::BootArguments;
 use crate::progress::stage;
 
 /// Longest input: the boot protocol gives the size of the largest, an initial ramdisk, in 32 bits.
@@ -41,7 +38,10 @@ pub(crate) enum Failure {
          held to it ({why})"
     )]
     NotInside { path: PathBuf, why: String },
-    #[error("a TDX Reference Values file needs RTMR0: give the event log of a trusted boot with --machine-log")]
+    #[error(
+        "a TDX Reference Values file needs one MRTD and RTMR0: give --acpi-tables, or the event log of a trusted boot with \
+         --machine-log, and leave --pass both out"
+    )]
     MissingRtmr0,
 }
 
@@ -82,35 +82,4 @@ pub(crate) fn write(path: &Path, contents: &[u8]) -> Result<(), Failure> {
     folder
         .and_then(|()| std::fs::write(path, contents))
         .map_err(|cause| Failure::Unwritable { path: path.to_owned(), cause })
-}
-
-/// The files of a direct kernel boot.
-pub(crate) struct BootFiles {
-    kernel: Vec<u8>,
-    initrd: Vec<u8>,
-}
-
-impl BootArguments {
-    pub(crate) fn read(&self) -> Result<BootFiles, Failure> {
-        let initrd = self.initrd.as_deref().map(read).transpose()?.unwrap_or_default();
-        Ok(BootFiles { kernel: read(&self.kernel)?, initrd })
-    }
-
-    /// Writes down what is booted.
-    pub(crate) fn add_to(&self, record: &mut MadeFrom, boot: &DirectKernel<'_>) {
-        let initrd = self.initrd.as_deref().map(file_name).unwrap_or_default();
-        record.add_direct_boot((&file_name(&self.kernel), boot.kernel), (&initrd, boot.initrd), boot.append);
-        record.machine.memory_mib = Some(self.memory);
-    }
-}
-
-impl BootFiles {
-    pub(crate) fn direct<'a>(&'a self, arguments: &'a BootArguments) -> DirectKernel<'a> {
-        DirectKernel {
-            kernel: &self.kernel,
-            initrd: &self.initrd,
-            append: &arguments.append,
-            memory_mib: arguments.memory,
-        }
-    }
 }

@@ -55,7 +55,7 @@ fn agent_is_measured(command: &Command, output: &OutputArguments) -> Result<(), 
     let Some(agent) = &output.agent else { return Ok(()) };
     let initrd = match command {
         Command::Snp(snp) => snp.initrd.as_ref().map(read).transpose()?,
-        Command::Tdx(tdx) => tdx.boot.initrd.as_ref().map(read).transpose()?,
+        Command::Tdx(tdx) => tdx.initrd()?,
         Command::Vtpm(vtpm) => vtpm.initrd()?,
         // The image is not there: its owner says what is in it.
         Command::Convert(_) => return Ok(()),

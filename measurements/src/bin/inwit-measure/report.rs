@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use inwit_measurements::made_from::MadeFrom;
 use inwit_measurements::reference::{AgentReference, Form, Measured, Stated, Validity};
+use inwit_measurements::tdx::Event;
 use inwit_measurements::vtpm::PcrEvent;
 use inwit_measurements::{Digest, sha256};
 use serde_json::json;
@@ -21,6 +22,25 @@ pub(crate) enum Values {
     Parts(Vec<(&'static str, Digest<48>)>),
     /// The PCRs of a vTPM, and the extends that lead to them.
     Explained(Measured, Vec<PcrEvent>),
+    /// The registers of a TD, and the events that lead to them.
+    Td(Box<Self>, Vec<TdEvent>),
+}
+
+/// An event of a TD's registers, and where it comes from.
+pub(crate) struct TdEvent {
+    pub(crate) event: Event,
+    pub(crate) source: &'static str,
+}
+
+impl Values {
+    /// What Reference Values are made of; nothing when a register is missing.
+    fn whole(&self) -> Option<&Measured> {
+        match self {
+            Self::Whole(measured) | Self::Explained(measured, _) => Some(measured),
+            Self::Td(values, _) => values.whole(),
+            Self::Parts(_) => None,
+        }
+    }
 }
 
 /// What is to be printed.
@@ -74,9 +94,7 @@ pub(crate) fn render(
         }
         (_, form) => form.unwrap_or(Form::Toml),
     };
-    let (Values::Whole(measured) | Values::Explained(measured, _)) = values else {
-        return Err(Failure::MissingRtmr0);
-    };
+    let measured = values.whole().ok_or(Failure::MissingRtmr0)?;
     document(&[stated(measured.clone(), made_from, output)?], form, output)
 }
 
@@ -133,6 +151,13 @@ fn bare_text(values: &Values) -> String {
             let lines = events.iter().map(|event| format!("pcr{} {} {}\n", event.pcr, event.digest, event.what));
             bare_text(&Values::Whole(measured.clone())) + "\n" + &lines.collect::<String>()
         }
+        Values::Td(values, events) => {
+            let lines = events.iter().map(|TdEvent { event, source }| {
+                let register = event.index.saturating_sub(1);
+                format!("rtmr{register} {} {} [{source}]\n", event.digest, event.description)
+            });
+            bare_text(values) + "\n" + &lines.collect::<String>()
+        }
         Values::Whole(Measured::Snp { launch_digest }) => line(("launch_digest", launch_digest.to_string())),
         Values::Whole(Measured::Tdx { mrtd, rtmr0, rtmr1, rtmr2 }) => {
             [("mrtd", mrtd), ("rtmr0", rtmr0), ("rtmr1", rtmr1), ("rtmr2", rtmr2)]
@@ -151,6 +176,19 @@ fn bare_json(values: &Values) -> serde_json::Value {
     match values {
         Values::Parts(parts) => parts.iter().map(|(name, digest)| ((*name).to_owned(), json!(digest))).collect(),
         Values::Whole(measured) => json!(measured),
+        Values::Td(inner, events) => {
+            let event = |TdEvent { event, source }: &TdEvent| {
+                json!({
+                    "register": format!("rtmr{}", event.index.saturating_sub(1)),
+                    "digest": event.digest,
+                    "what": event.description,
+                    "from": source,
+                })
+            };
+            let mut values = bare_json(inner);
+            values["events"] = events.iter().map(event).collect();
+            values
+        }
         Values::Explained(measured, events) => {
             let event = |event: &PcrEvent| json!({"pcr": event.pcr, "digest": event.digest, "what": event.what});
             let mut values = json!(measured);
