@@ -7,6 +7,7 @@
 //! Not trusted: the firmware image. Never done here: files, deciding what is acceptable.
 
 mod firmware;
+pub mod id_block;
 mod kernel_hashes;
 pub(crate) mod launch;
 mod svsm;
