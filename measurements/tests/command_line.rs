@@ -328,3 +328,48 @@ fn an_end_is_kept_until_it_is_dropped_on_demand() {
     assert!(refuse(&folder.0, &format!("{snp} --format rvps --expires soon"), 2).contains("RFC 3339"));
     assert!(refuse(&folder.0, &format!("{snp} --format rvps --json"), 2).contains("cannot be used with"));
 }
+
+/// What is signed here is what `id-block check` verifies, as printed and as files.
+#[test]
+fn id_blocks_are_signed_and_checked() {
+    let folder = Folder::new("id-block");
+    let random = ring::rand::SystemRandom::new();
+    for name in ["id.der", "author.der"] {
+        let algorithm = &ring::signature::ECDSA_P384_SHA384_FIXED_SIGNING;
+        folder.write(name, ring::signature::EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap().as_ref());
+    }
+    let numbers = "--family-id 000102030405060708090a0b0c0d0e0f --guest-svn 7 --policy 0xb0000";
+    let snp = format!("snp --ovmf OVMF.fd --id-key id.der --author-key author.der {numbers}");
+    let text = succeed(&folder.0, &snp);
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(&format!("{name} "))).unwrap().to_owned();
+    folder.write("block", field("id_block").as_bytes());
+    folder.write("auth", field("id_auth").as_bytes());
+    let check = "id-block check --id-block block --id-auth auth";
+    let said = succeed(&folder.0, check);
+    for line in ["family_id 000102030405060708090a0b0c0d0e0f", "guest_svn 7", "policy 0xb0000"] {
+        assert!(said.lines().any(|said| said == line), "{said}");
+    }
+    for name in ["launch_digest", "id_key_digest", "author_key_digest"] {
+        assert!(said.contains(&field(name)), "{said}");
+    }
+    let digest = field("launch_digest");
+    assert_eq!(format!("launch_digest {digest}\n"), succeed(&folder.0, "snp --ovmf OVMF.fd"));
+    succeed(&folder.0, &format!("{check} --launch-digest {digest}"));
+    let other = digest.replace(&digest[..1], if digest.starts_with('0') { "1" } else { "0" });
+    assert!(refuse(&folder.0, &format!("{check} --launch-digest {other}"), 3).contains(&digest));
+    folder.write("auth", field("id_auth").replace(&field("id_auth")[100..104], "AAAA").as_bytes());
+    assert!(refuse(&folder.0, check, 3).contains("does not verify"));
+
+    let written = succeed(&folder.0, &format!("{snp} --vcpus 1,2 --output-dir out"));
+    assert_eq!(written.lines().count(), 4, "{written}");
+    let of = "--id-block out/EPYC-v4-2-0x1.id-block --id-auth out/EPYC-v4-2-0x1.id-auth";
+    let said: serde_json::Value =
+        serde_json::from_str(&succeed(&folder.0, &format!("id-block check {of} --json"))).unwrap();
+    let two = succeed(&folder.0, "snp --ovmf OVMF.fd --vcpus 2");
+    assert_eq!(two, format!("launch_digest {}\n", said["launch_digest"].as_str().unwrap()));
+    for usage in ["--vcpus 1,2", "--policy 0x1", "--family-id 00", "--format corim"] {
+        refuse(&folder.0, &format!("{snp} {usage}"), 2);
+    }
+    refuse(&folder.0, "snp --ovmf OVMF.fd --author-key author.der", 2);
+    assert!(refuse(&folder.0, "snp --ovmf OVMF.fd --id-key OVMF.fd", 3).contains("OVMF.fd: no private key"));
+}

@@ -210,7 +210,7 @@ fn what_is_no_key_is_refused() {
     assert_eq!(read(b"text"), KeyError::NotAKey);
     assert_eq!(read(&[0x30, 3, 2, 1, 7]), KeyError::NotAKey);
     assert_eq!(read(&[0x30, 3, 2, 1, 0]), KeyError::Unfit);
-    assert_eq!(read(&[0x30; 1 << 15]), KeyError::NotAKey);
+    assert_eq!(read(&vec![0x30; 1 << 15]), KeyError::NotAKey);
     assert_eq!(read(b"-----BEGIN PRIVATE KEY-----\nAAAA"), KeyError::NotAKey);
     assert_eq!(read(b"-----BEGIN PRIVATE KEY-----\n!\n-----END PRIVATE KEY-----"), KeyError::NotAKey);
     assert_eq!(read(b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"), KeyError::Unfit);

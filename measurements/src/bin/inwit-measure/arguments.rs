@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use inwit_measurements::reference::{Form, Moment, Stated, Validity};
 
 use crate::convert::ConvertArguments;
+use crate::id_block::IdBlockCommand;
 use crate::snp::SnpArguments;
 use crate::tdx::TdxArguments;
 use crate::vtpm::VtpmArguments;
@@ -58,6 +59,9 @@ pub(crate) enum Command {
     /// that cannot be kept are refused by name. Other people's documents name no agent: to register such values, say
     /// with --agent, --config and --name which agent is inside; nothing here can check that it is.
     Convert(ConvertArguments),
+    /// ID blocks of AMD SEV-SNP: the owner's signature over a launch, made with `snp --id-key`.
+    #[command(subcommand)]
+    IdBlock(IdBlockCommand),
 }
 
 #[derive(Args, Clone)]

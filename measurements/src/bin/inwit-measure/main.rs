@@ -5,6 +5,7 @@
 mod arguments;
 mod convert;
 mod files;
+mod id_block;
 mod progress;
 mod report;
 mod snp;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 use arguments::{Arguments, Command, OutputArguments};
 use clap::Parser;
 use files::{Failure, read};
+use id_block::IdBlockCommand;
 use inwit_measurements::initrd::{Initrd, Tree};
 use inwit_measurements::reference::Form;
 use report::Printed;
@@ -59,6 +61,7 @@ fn agent_is_measured(command: &Command, output: &OutputArguments) -> Result<(), 
         Command::Vtpm(vtpm) => vtpm.initrd()?,
         // The image is not there: its owner says what is in it.
         Command::Convert(_) => return Ok(()),
+        Command::IdBlock(_) => return Err(Failure::Usage("an ID block names no agent".to_owned())),
     };
     let bytes = initrd.ok_or(Failure::AgentUnmeasured)?;
     let initrd = Initrd::read(&bytes).map_err(Failure::refused)?;
@@ -86,6 +89,7 @@ fn computed(command: &Command, output: &OutputArguments) -> Result<Printed, Fail
     }
     match command {
         Command::Snp(snp) => snp::run(snp, output),
+        Command::IdBlock(IdBlockCommand::Check(check)) => id_block::check(check, output),
         Command::Tdx(tdx) => {
             report::render(&tdx::measure(tdx)?, report::record(output, || tdx::made_from(tdx))?, output)
         }

@@ -2,22 +2,23 @@
 //!
 //! Not trusted: the words given and the files. Never starts a guest.
 
+mod inputs;
+mod rows;
 mod shapes;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use inwit_measurements::Digest;
-use inwit_measurements::made_from::{MadeFrom, Role};
-use inwit_measurements::reference::{Form, Measured};
-use inwit_measurements::snp::{CpuSignature, DirectBoot, FirmwareLaunch, GuestFeatures, MeasureError, SvsmImages, Vmm};
-use serde_json::json;
+use inwit_measurements::snp::{CpuSignature, FirmwareLaunch, GuestFeatures, MeasureError, Vmm};
 
-use self::shapes::{Cpu, MAX_SHAPES, Shape, VcpuCounts, table};
+use self::inputs::Inputs;
+use self::rows::Row;
+use self::shapes::{Cpu, MAX_SHAPES, Shape, VcpuCounts};
 use crate::arguments::OutputArguments;
-use crate::files::{Failure, file_name, read, write};
+use crate::files::Failure;
+use crate::id_block::{IdBlockArguments, Signer};
 use crate::progress::stage;
-use crate::report::{Printed, Values, document, record, render, stated};
+use crate::report::{Printed, record};
 
 #[derive(Args)]
 pub(crate) struct SnpArguments {
@@ -66,50 +67,46 @@ pub(crate) struct SnpArguments {
     /// That variable store, to take the size from.
     #[arg(long, value_name = "FILE", requires = "svsm")]
     vars_file: Option<PathBuf>,
-    /// With --agent: write a Reference Values file for each combination into this folder.
+    /// Write Reference Values (with --agent) and ID blocks (with --id-key) into this folder, for each combination.
     #[arg(long, value_name = "FOLDER")]
     output_dir: Option<PathBuf>,
+    #[command(flatten)]
+    id_block: IdBlockArguments,
 }
 
 /// Computes what the options describe, and gives what is to be printed.
 pub(crate) fn run(arguments: &SnpArguments, output: &OutputArguments) -> Result<Printed, Failure> {
     let cpus = arguments.cpus();
-    let combinations =
-        arguments.vcpus.0.len().saturating_mul(cpus.len()).saturating_mul(arguments.guest_features.len());
+    let features = distinct(arguments.guest_features.clone());
+    let combinations = arguments.vcpus.0.len().saturating_mul(cpus.len()).saturating_mul(features.len());
     if combinations > MAX_SHAPES {
         return Err(Failure::Usage(format!("{combinations} combinations: at most {MAX_SHAPES} in one call")));
     }
-    if combinations > 1 && output.agent.is_some() && arguments.output_dir.is_none() {
-        let cause = format!("{combinations} combinations are as many Reference Values files: give --output-dir");
-        return Err(Failure::Usage(cause));
-    }
-    if arguments.output_dir.is_some() && output.agent.is_none() {
-        return Err(Failure::Usage("--output-dir is for Reference Values: give --agent, --config and --name".into()));
+    let signer = arguments.id_block.signer()?;
+    let text = output.form().is_none();
+    let cause = match (&arguments.output_dir, output.agent.is_some(), signer.is_some()) {
+        (Some(_), false, false) => Some("--output-dir is for Reference Values and ID blocks: give --agent or --id-key"),
+        (None, true, true) => Some("Reference Values and ID blocks are several files: give --output-dir"),
+        (None, true, false) if combinations > 1 => {
+            Some("several combinations are as many Reference Values files: give --output-dir")
+        }
+        (None, false, true) if combinations > 1 && text => {
+            Some("several combinations are as many ID blocks: give --output-dir, or --json")
+        }
+        (None, false, true) if !text && !output.json => Some("an ID block is written as text, as JSON or into files"),
+        _ => None,
+    };
+    if let Some(cause) = cause {
+        return Err(Failure::Usage(cause.to_owned()));
     }
     let inputs = Inputs::read(arguments)?;
     let firmware = inputs.firmware()?;
-    let digests = arguments.digests(&cpus, &inputs, &firmware)?;
+    let rows = arguments.rows(&cpus, &features, signer.as_ref(), &inputs, &firmware)?;
     let record = record(output, || Ok(inputs.made_from(arguments, firmware)))?;
-    match (&arguments.output_dir, digests.as_slice()) {
-        (Some(folder), all) => write_all(folder, all, record.as_ref(), output).map(Printed::Text),
-        (None, [(shape, digest)]) => render(&whole(*digest), record.map(|record| shape.of(&record)), output),
-        (None, all) => match output.form() {
-            None => Ok(table(all).into()),
-            Some(Form::Json) => {
-                let rows: serde_json::Value = all.iter().map(|(shape, digest)| shape.json(digest)).collect();
-                Ok(rows.to_string().into())
-            }
-            Some(form) => {
-                let one =
-                    |(_, digest): &(Shape, Digest<48>)| stated(Measured::Snp { launch_digest: *digest }, None, output);
-                document(&all.iter().map(one).collect::<Result<Vec<_>, _>>()?, form, output)
-            }
-        },
+    match &arguments.output_dir {
+        Some(folder) => rows::write_all(folder, &rows, record.as_ref(), output),
+        None => rows::print(&rows, record.as_ref(), output),
     }
-}
-
-const fn whole(launch_digest: Digest<48>) -> Values {
-    Values::Whole(Measured::Snp { launch_digest })
 }
 
 impl SnpArguments {
@@ -124,135 +121,46 @@ impl SnpArguments {
             _ => self.vcpu_type.clone(),
         };
         let default = || Cpu { name: "EPYC-v4".into(), signature: CpuSignature::EPYC_V4 };
-        let mut cpus: Vec<Cpu> = Vec::new();
-        for cpu in named {
-            if !cpus.contains(&cpu) {
-                cpus.push(cpu);
-            }
-        }
-        if cpus.is_empty() { vec![default()] } else { cpus }
-    }
-
-    fn variables_bytes(&self) -> Result<u32, Failure> {
-        match (self.vars_size, &self.vars_file) {
-            (Some(bytes), _) => Ok(bytes),
-            (None, Some(path)) => u32::try_from(read(path)?.len()).map_err(|_| Failure::TooLarge(path.clone())),
-            (None, None) => {
-                Err(Failure::Usage("an SVSM lies below the variable store: give --vars-size or --vars-file".into()))
-            }
-        }
+        if named.is_empty() { vec![default()] } else { distinct(named) }
     }
 
     /// Every combination, CPU by CPU.
-    fn digests(
+    fn rows(
         &self,
         cpus: &[Cpu],
+        features: &[GuestFeatures],
+        signer: Option<&Signer<'_>>,
         inputs: &Inputs,
         firmware: &FirmwareLaunch,
-    ) -> Result<Vec<(Shape, Digest<48>)>, Failure> {
+    ) -> Result<Vec<Row>, Failure> {
         let boot = inputs.direct_boot(&self.append)?;
         let before = firmware.before_vcpus(boot.as_ref(), self.vmm_type).map_err(Failure::refused)?;
         stage("computing launch digests");
-        let mut all = Vec::new();
+        let mut rows = Vec::new();
         for cpu in cpus {
-            for features in &self.guest_features {
+            for features in features {
                 let (features, vmm) = (*features, self.vmm_type);
-                let digests = before.digests(&self.vcpus.0, cpu.signature, features).map_err(Failure::refused)?;
-                all.extend(digests.map(|(vcpus, digest)| (Shape { vcpus, cpu: cpu.clone(), features, vmm }, digest)));
+                for (vcpus, digest) in
+                    before.digests(&self.vcpus.0, cpu.signature, features).map_err(Failure::refused)?
+                {
+                    let id_block = signer.map(|signer| signer.sign(digest)).transpose()?;
+                    rows.push(Row { shape: Shape { vcpus, cpu: cpu.clone(), features, vmm }, digest, id_block });
+                }
             }
         }
-        Ok(all)
+        Ok(rows)
     }
 }
 
-/// The files that the options name.
-struct Inputs {
-    ovmf: Vec<u8>,
-    /// The SVSM with the bytes of the variable store above it.
-    svsm: Option<(Vec<u8>, u32)>,
-    /// Kernel and initial ramdisk, which is empty when there is none.
-    boot: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-impl Inputs {
-    fn read(arguments: &SnpArguments) -> Result<Self, Failure> {
-        let svsm = match &arguments.svsm {
-            Some(svsm) => Some((read(svsm)?, arguments.variables_bytes()?)),
-            None => None,
-        };
-        let boot = match &arguments.kernel {
-            Some(kernel) => {
-                Some((read(kernel)?, arguments.initrd.as_deref().map(read).transpose()?.unwrap_or_default()))
-            }
-            None => None,
-        };
-        Ok(Self { ovmf: read(&arguments.ovmf)?, svsm, boot })
-    }
-
-    fn firmware(&self) -> Result<FirmwareLaunch, Failure> {
-        stage("hashing the firmware");
-        let firmware = match &self.svsm {
-            None => FirmwareLaunch::measure(&self.ovmf),
-            Some((svsm, variables_bytes)) => {
-                SvsmImages { firmware: &self.ovmf, variables_bytes: *variables_bytes, svsm }.measure()
-            }
-        };
-        firmware.map_err(Failure::refused)
-    }
-
-    fn direct_boot(&self, append: &str) -> Result<Option<DirectBoot>, Failure> {
-        let Some((kernel, initrd)) = &self.boot else { return Ok(None) };
-        stage("hashing kernel and initrd");
-        DirectBoot::measure(kernel, initrd, append).map(Some).map_err(Failure::refused)
-    }
-
-    /// What the digests are computed from but for the shape, for explaining a mismatch later.
-    fn made_from(&self, arguments: &SnpArguments, firmware: FirmwareLaunch) -> MadeFrom {
-        stage("looking into the initrd");
-        let mut record = MadeFrom::default();
-        let name = |path: &Option<PathBuf>| path.as_deref().map(file_name).unwrap_or_default();
-        record.add_file(Role::Firmware, &file_name(&arguments.ovmf), &self.ovmf);
-        record.firmware = Some(firmware);
-        if let Some((svsm, _)) = &self.svsm {
-            record.add_file(Role::Svsm, &name(&arguments.svsm), svsm);
+/// Each once, in the order given.
+fn distinct<T: PartialEq>(all: Vec<T>) -> Vec<T> {
+    let mut distinct = Vec::new();
+    for one in all {
+        if !distinct.contains(&one) {
+            distinct.push(one);
         }
-        if let Some((kernel, initrd)) = &self.boot {
-            let names = (name(&arguments.kernel), name(&arguments.initrd));
-            record.add_direct_boot((&names.0, kernel), (&names.1, initrd), &arguments.append);
-        }
-        record
     }
-}
-
-/// A Reference Values file for each combination, named after it; gives the names of the files.
-fn write_all(
-    folder: &Path,
-    digests: &[(Shape, Digest<48>)],
-    record: Option<&MadeFrom>,
-    output: &OutputArguments,
-) -> Result<String, Failure> {
-    let name = output.name.as_deref().unwrap_or_default();
-    let ending = match output.form() {
-        None | Some(Form::Toml) => "toml",
-        Some(Form::Json) => "json",
-        Some(Form::Corim) => "corim",
-        Some(Form::Rvps) => "rvps.json",
-    };
-    let mut written = Vec::new();
-    for (number, (shape, digest)) in digests.iter().enumerate() {
-        stage(format!("writing Reference Values, {number} of {}", digests.len()));
-        let one = OutputArguments { name: Some(format!("{name}-{shape}")), ..output.clone() };
-        let path = folder.join(format!("{shape}.{ending}"));
-        let printed = render(&whole(*digest), record.map(|record| shape.of(record)), &one)?;
-        write(&path, &printed.into_bytes())?;
-        let mut json = shape.json(digest);
-        json["file"] = json!(path.display().to_string());
-        written.push((path, json));
-    }
-    if output.json {
-        return Ok(written.into_iter().map(|(_, json)| json).collect::<serde_json::Value>().to_string());
-    }
-    Ok(written.iter().map(|(path, _)| format!("{}\n", path.display())).collect())
+    distinct
 }
 
 /// Digits of a number in hexadecimal. Other calculators take bare digits for decimal ones: what could be meant in two ways

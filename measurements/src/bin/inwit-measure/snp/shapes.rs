@@ -7,7 +7,6 @@ use std::fmt;
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
-use inwit_measurements::Digest;
 use inwit_measurements::made_from::{Hexadecimal, MachineShape, MadeFrom};
 use inwit_measurements::snp::{CpuSignature, GuestFeatures, UnknownCpu, Vmm};
 use serde_json::{Value, json};
@@ -91,29 +90,16 @@ impl Shape {
         MadeFrom { machine, ..record.clone() }
     }
 
-    /// For programs: the shape and whatever else there is to say of it.
-    pub(super) fn json(&self, digest: &Digest<48>) -> Value {
+    /// For programs.
+    pub(super) fn json(&self) -> Value {
         json!({
             "vcpus": self.vcpus,
             "cpu": self.cpu.name,
             "signature": self.cpu.signature.to_string(),
             "guest_features": format!("{:#x}", self.features.raw()),
             "vmm": self.vmm,
-            "launch_digest": digest,
         })
     }
-}
-
-/// A line for each shape, with a heading.
-pub(super) fn table(digests: &[(Shape, Digest<48>)]) -> String {
-    let width = digests.iter().map(|(shape, _)| shape.cpu.name.len()).max().unwrap_or(0).max(3);
-    let mut text = format!("vcpus  {:width$}  signature   features  launch_digest\n", "cpu");
-    for (shape, digest) in digests {
-        let Shape { vcpus, cpu, features, .. } = shape;
-        let features = format!("{:#x}", features.raw());
-        text += &format!("{vcpus:>5}  {:width$}  {}  {features:<8}  {digest}\n", cpu.name, cpu.signature);
-    }
-    text
 }
 
 #[cfg(test)]
