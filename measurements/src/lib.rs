@@ -12,6 +12,7 @@ mod cbor;
 mod cpu;
 mod digest;
 pub mod eventlog;
+pub mod igvm;
 pub mod initrd;
 pub mod linux;
 pub mod made_from;

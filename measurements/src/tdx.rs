@@ -117,7 +117,7 @@ impl Stream {
     }
 }
 
-fn block(operation: &[u8], address: u64) -> [u8; 128] {
+pub(crate) fn block(operation: &[u8], address: u64) -> [u8; 128] {
     let mut block = [0; 128];
     block[..operation.len()].copy_from_slice(operation);
     block[16..24].copy_from_slice(&address.to_le_bytes());
