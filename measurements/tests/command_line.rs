@@ -373,3 +373,69 @@ fn id_blocks_are_signed_and_checked() {
     refuse(&folder.0, "snp --ovmf OVMF.fd --author-key author.der", 2);
     assert!(refuse(&folder.0, "snp --ovmf OVMF.fd --id-key OVMF.fd", 3).contains("OVMF.fd: no private key"));
 }
+
+/// A guest of one page with data and the registers of one vCPU, parameters between the two.
+fn igvm() -> Vec<u8> {
+    let header = |kind: u32, fields: &[&[u8]]| {
+        let fields = fields.concat();
+        let mut header = [kind, fields.len() as u32].map(u32::to_le_bytes).concat();
+        header.extend(fields);
+        header.resize(header.len().next_multiple_of(8), 0);
+        header
+    };
+    let (word, long) = (u32::to_le_bytes, u64::to_le_bytes);
+    let headers = |data: u32| {
+        [
+            header(1, &[&word(1), &[0, 2, 1, 0], &[0; 8]]),
+            header(0x301, &[&long(0x1000), &word(7), &word(0)]),
+            header(0x302, &[&long(0x10_0000), &word(1), &word(data), &[0; 8]]),
+            header(0x303, &[&long(0x20_0000), &word(1), &word(7)]),
+            header(0x304, &[&long(0xffff_ffff_f000), &word(1), &word(data), &[0; 4]]),
+        ]
+        .concat()
+    };
+    let length = headers(0).len();
+    let mut file = b"IGVM".to_vec();
+    file.extend([1, 24, length as u32, (24 + length + 4096) as u32, 0].map(u32::to_le_bytes).concat());
+    file.extend(headers(24 + length as u32));
+    let checksum = !file.iter().fold(u32::MAX, |crc, byte| {
+        let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+        (0..8).fold(crc ^ u32::from(*byte), step)
+    });
+    file[20..24].copy_from_slice(&checksum.to_le_bytes());
+    let mut page = [0; 4096];
+    page[0x158] = 0x31;
+    [file, page.to_vec()].concat()
+}
+
+#[test]
+fn an_igvm_file_says_its_whole_launch() {
+    let folder = Folder::new("igvm");
+    let file = igvm();
+    folder.write("guest.igvm", &file);
+    let told = |loader| {
+        let launch = inwit_measurements::igvm::Igvm::parse(&file).unwrap().snp_launch(loader).unwrap();
+        format!("launch_digest {}\n", launch.digest)
+    };
+    let qemu = told(inwit_measurements::igvm::Loader::Qemu);
+    assert_eq!(succeed(&folder.0, "snp --igvm guest.igvm"), qemu);
+    assert_eq!(succeed(&folder.0, "snp --igvm guest.igvm --loader qemu"), qemu);
+    let format = told(inwit_measurements::igvm::Loader::Format);
+    assert_eq!(succeed(&folder.0, "snp --igvm guest.igvm --loader format"), format);
+    assert_ne!(format, qemu, "the parameters stand between the pages");
+    assert!(Stated::read(&run(&folder.0, "snp --igvm guest.igvm --format rvps").stdout).is_ok());
+    folder.write("cut.igvm", &file[..file.len() - 1]);
+    assert!(refuse(&folder.0, "snp --igvm cut.igvm", 3).contains("cut short"));
+    assert!(refuse(&folder.0, "snp --igvm OVMF.fd", 3).contains("not an IGVM file"));
+    for more in [
+        "--ovmf OVMF.fd",
+        "--kernel kernel",
+        "--vcpus 2",
+        "--vcpu-type EPYC",
+        "--guest-features 0x21",
+        "--agent agent --config config --name payments",
+    ] {
+        refuse(&folder.0, &format!("snp --igvm guest.igvm {more}"), 2);
+    }
+    refuse(&folder.0, "snp --ovmf OVMF.fd --loader qemu", 2);
+}

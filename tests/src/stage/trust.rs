@@ -117,7 +117,8 @@ fn measure_tdx(firmware: &[u8], kernel: &DirectKernel<'_>) -> Result<Measured> {
     };
     let cfv = tdx::cfv_digest(firmware).map_err(|error| failed("TDX firmware")(&error))?;
     let fold = |events: Vec<tdx::Event>| tdx::extend_all(events.iter().map(|event| &event.digest));
-    let kernel_events = tdx::rtmr1_events(kernel, KernelHeader::AsBuilt, separators).map_err(|error| failed("RTMR1")(&error))?;
+    let kernel_events =
+        tdx::rtmr1_events(kernel, KernelHeader::AsBuilt, separators).map_err(|error| failed("RTMR1")(&error))?;
     let option_events = tdx::rtmr2_events(kernel).map_err(|error| failed("RTMR2")(&error))?;
     Ok(Measured::Tdx {
         mrtd: tdx::mrtd(firmware, Pass::Single).map_err(|error| failed("MRTD")(&error))?,

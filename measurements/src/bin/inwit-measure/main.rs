@@ -6,6 +6,7 @@ mod arguments;
 mod convert;
 mod files;
 mod id_block;
+mod igvm;
 mod progress;
 mod report;
 mod snp;

@@ -17,14 +17,17 @@ use self::shapes::{Cpu, MAX_SHAPES, Shape, VcpuCounts};
 use crate::arguments::OutputArguments;
 use crate::files::Failure;
 use crate::id_block::{IdBlockArguments, Signer};
+use crate::igvm::{self, IgvmArguments};
 use crate::progress::stage;
 use crate::report::{Printed, record};
 
 #[derive(Args)]
 pub(crate) struct SnpArguments {
     /// The whole firmware image, as given to -bios.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ovmf: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "igvm")]
+    pub(crate) ovmf: Option<PathBuf>,
+    #[command(flatten)]
+    igvm: IgvmArguments,
     /// Directly loaded kernel, as given to -kernel.
     #[arg(long, value_name = "FILE")]
     pub(crate) kernel: Option<PathBuf>,
@@ -76,6 +79,9 @@ pub(crate) struct SnpArguments {
 
 /// Computes what the options describe, and gives what is to be printed.
 pub(crate) fn run(arguments: &SnpArguments, output: &OutputArguments) -> Result<Printed, Failure> {
+    if let Some(printed) = igvm::run(&arguments.igvm, output) {
+        return printed;
+    }
     let cpus = arguments.cpus();
     let features = distinct(arguments.guest_features.clone());
     let combinations = arguments.vcpus.0.len().saturating_mul(cpus.len()).saturating_mul(features.len());

@@ -32,7 +32,7 @@ impl Inputs {
             }
             None => None,
         };
-        Ok(Self { ovmf: read(&arguments.ovmf)?, svsm, boot })
+        Ok(Self { ovmf: arguments.ovmf.as_deref().map(read).transpose()?.unwrap_or_default(), svsm, boot })
     }
 
     pub(super) fn firmware(&self) -> Result<FirmwareLaunch, Failure> {
@@ -57,7 +57,7 @@ impl Inputs {
         stage("looking into the initrd");
         let mut record = MadeFrom::default();
         let name = |path: &Option<PathBuf>| path.as_deref().map(file_name).unwrap_or_default();
-        record.add_file(Role::Firmware, &file_name(&arguments.ovmf), &self.ovmf);
+        record.add_file(Role::Firmware, &name(&arguments.ovmf), &self.ovmf);
         record.firmware = Some(firmware);
         if let Some((svsm, _)) = &self.svsm {
             record.add_file(Role::Svsm, &name(&arguments.svsm), svsm);

@@ -1,0 +1,61 @@
+//! `inwit-measure snp --igvm`: the launch digest of a guest that is loaded from an IGVM file.
+//!
+//! Not trusted: the file. Never names an agent: what else is in the file cannot be told from its pages.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use inwit_measurements::igvm::{Igvm, Loader};
+use inwit_measurements::reference::Measured;
+
+use crate::arguments::OutputArguments;
+use crate::files::{Failure, read};
+use crate::progress::stage;
+use crate::report::{Printed, Values, render};
+
+#[derive(Args)]
+pub(crate) struct IgvmArguments {
+    /// IGVM file with the whole guest, in place of --ovmf: it says everything that is measured, the registers included.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = [
+            "ovmf", "kernel", "svsm", "vcpus", "guest_features", "vmm_type", "vcpu_type", "vcpu_sig", "vcpu_family", "output_dir", "agent", "id_key",
+        ]
+    )]
+    igvm: Option<PathBuf>,
+    /// Who loads the IGVM file: QEMU with KVM and one vCPU, or a loader that does what the format prescribes [default:
+    /// qemu].
+    #[arg(long, value_name = "NAME", value_enum, requires = "igvm", conflicts_with = "ovmf")]
+    loader: Option<LoaderArgument>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LoaderArgument {
+    /// Adds parameters before the pages that stand before them, and the registers last.
+    Qemu,
+    /// Every directive in its place: OpenVMM.
+    Format,
+}
+
+impl From<LoaderArgument> for Loader {
+    fn from(argument: LoaderArgument) -> Self {
+        match argument {
+            LoaderArgument::Qemu => Self::Qemu,
+            LoaderArgument::Format => Self::Format,
+        }
+    }
+}
+
+/// What is to be printed when an IGVM file is given.
+pub(crate) fn run(arguments: &IgvmArguments, output: &OutputArguments) -> Option<Result<Printed, Failure>> {
+    let path = arguments.igvm.as_ref()?;
+    Some(measure(path, arguments.loader.map_or(Loader::Qemu, Loader::from), output))
+}
+
+fn measure(path: &PathBuf, loader: Loader, output: &OutputArguments) -> Result<Printed, Failure> {
+    let file = read(path)?;
+    stage("computing the launch digest");
+    let launch = Igvm::parse(&file).and_then(|igvm| igvm.snp_launch(loader)).map_err(Failure::refused)?;
+    render(&Values::Whole(Measured::Snp { launch_digest: launch.digest }), None, output)
+}
