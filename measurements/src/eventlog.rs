@@ -6,9 +6,13 @@
 //! Not trusted: the whole log. It says nothing until its replay equals the registers of authentic Evidence. Every
 //! length and count is bounded, unknown algorithms and trailing bytes are refused. Never fetches a log.
 
+mod describe;
 mod encode;
+mod path;
 mod replay;
+mod text;
 
+pub use describe::{Description, Proof, describe};
 pub use encode::encode_ccel;
 #[cfg(test)]
 pub(crate) use encode::{header, record};

@@ -31,8 +31,10 @@ pub(crate) mod event_type {
     pub(crate) const HANDOFF_TABLES2: u32 = 0x8000_000b;
     pub(crate) const VARIABLE_BOOT2: u32 = 0x8000_000c;
     pub(crate) const VARIABLE_AUTHORITY: u32 = 0x8000_00e0;
+    pub(crate) const BOOT_SERVICES_DRIVER: u32 = 0x8000_0004;
+    pub(crate) const RUNTIME_DRIVER: u32 = 0x8000_0005;
+    pub(crate) const PLATFORM_FIRMWARE_BLOB: u32 = 0x8000_0008;
     const POST_CODE: u32 = 0x1;
-    const PLATFORM_FIRMWARE_BLOB: u32 = 0x8000_0008;
 
     /// The profile's name of a type.
     pub(crate) fn type_name(event_type: u32) -> &'static str {
@@ -47,6 +49,9 @@ pub(crate) mod event_type {
             VARIABLE_DRIVER_CONFIG => "EV_EFI_VARIABLE_DRIVER_CONFIG",
             VARIABLE_BOOT => "EV_EFI_VARIABLE_BOOT",
             BOOT_SERVICES_APPLICATION => "EV_EFI_BOOT_SERVICES_APPLICATION",
+            BOOT_SERVICES_DRIVER => "EV_EFI_BOOT_SERVICES_DRIVER",
+            RUNTIME_DRIVER => "EV_EFI_RUNTIME_SERVICES_DRIVER",
+            HANDOFF_TABLES => "EV_EFI_HANDOFF_TABLES",
             GPT => "EV_EFI_GPT_EVENT",
             ACTION => "EV_EFI_ACTION",
             PLATFORM_FIRMWARE_BLOB => "EV_EFI_PLATFORM_FIRMWARE_BLOB",

@@ -1,0 +1,238 @@
+//! What the events of a log measure, in words, and whether their digests are those of the data that they show.
+//!
+//! Sources: TCG PC Client Platform Firmware Profile 1.06 section 10 (event data), UEFI 2.10 (variables, load options,
+//! GPT), edk2 and Linux for what they add; systemd, shim and GRUB for EV_IPL.
+//!
+//! Not trusted: the data. Where a digest is not that of the data, the words are only what the log claims. Never decides
+//! whether an event is good.
+
+use ring::digest::{Algorithm, SHA256, SHA384, digest};
+
+use super::path::shown_path;
+use super::text::{is_wide, shown, shown_guid, shown_wide};
+use super::{ALG_SHA256, ALG_SHA384, LogEvent};
+use crate::bytes::{array_at, index, slice_at, u16_at, u32_at, u64_at};
+use crate::uefi::{event_type, parse_variable};
+
+/// Most partitions and boot options that are named.
+const MAX_NAMED: usize = 16;
+/// What GRUB and shim put before the text that they hash.
+const PREFIXES: [&[u8]; 4] = [b"grub_cmd: ", b"grub_cmd ", b"kernel_cmdline: ", b"kernel_cmdline "];
+
+/// How the digest of an event is tied to what its record shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// It is the hash of the data, of the variable in them, or of the text in them.
+    Data,
+    /// It is the hash of something that is not in the log: the words are the log's claim.
+    Elsewhere,
+    /// The event extends nothing.
+    NotMeasured,
+}
+
+/// One event in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// The profile's name of its type.
+    pub type_name: &'static str,
+    /// What it measures. Printable, bounded.
+    pub words: String,
+    /// Whether the log proves that.
+    pub proof: Proof,
+}
+
+/// Describes an event of a log with this algorithm: SHA-256 for a TPM, SHA-384 for a CCEL log.
+#[must_use]
+pub fn describe(event: &LogEvent<'_>) -> Description {
+    let words = words(event.event_type, event.data);
+    Description { type_name: event_type::type_name(event.event_type), words, proof: proof(event) }
+}
+
+fn proof(event: &LogEvent<'_>) -> Proof {
+    if event.event_type == event_type::NO_ACTION {
+        return Proof::NotMeasured;
+    }
+    let measured: Vec<(&'static Algorithm, &[u8])> = event
+        .digests
+        .iter()
+        .filter_map(|(algorithm, bytes)| match *algorithm {
+            ALG_SHA256 => Some((&SHA256, *bytes)),
+            ALG_SHA384 => Some((&SHA384, *bytes)),
+            _ => None,
+        })
+        .collect();
+    let is = |data: &[u8]| {
+        !measured.is_empty() && measured.iter().all(|(algorithm, bytes)| digest(algorithm, data).as_ref() == *bytes)
+    };
+    let data = event.data;
+    let variable = parse_variable(data).is_some_and(|(_, _, data)| is(data));
+    // Texts are hashed without the NUL that ends them in the log, or with it; names of sections in ASCII.
+    let text = || {
+        let stripped = data.strip_suffix(&[0]).unwrap_or(data);
+        let narrow: Vec<u8> = data.iter().step_by(2).copied().collect();
+        let prefixed = PREFIXES.iter().filter_map(|prefix| stripped.strip_prefix(*prefix)).any(is);
+        is(stripped) || prefixed || (is_wide(data) && (is(&narrow) || is(data.strip_suffix(&[0, 0]).unwrap_or(data))))
+    };
+    if is(data) || variable || (event.event_type == event_type::IPL && text()) { Proof::Data } else { Proof::Elsewhere }
+}
+
+fn words(kind: u32, data: &[u8]) -> String {
+    let known = match kind {
+        event_type::NO_ACTION => Some(no_action(data)),
+        event_type::SEPARATOR => Some(separator(data)),
+        event_type::ACTION => Some(format!("action: {}", shown(data))),
+        event_type::S_CRTM_VERSION => {
+            Some(format!("firmware version \"{}\"", shown_wide(data.strip_suffix(&[0, 0]).unwrap_or(data))))
+        }
+        event_type::PLATFORM_CONFIG_FLAGS => configuration(data),
+        event_type::VARIABLE_DRIVER_CONFIG
+        | event_type::VARIABLE_BOOT
+        | event_type::VARIABLE_BOOT2
+        | event_type::VARIABLE_AUTHORITY => variable(kind, data),
+        event_type::BOOT_SERVICES_APPLICATION | event_type::BOOT_SERVICES_DRIVER | event_type::RUNTIME_DRIVER => {
+            image(kind, data)
+        }
+        event_type::GPT => partitions(data),
+        event_type::HANDOFF_TABLES2 => described(data).map(|(name, _)| match name {
+            b"TdxTable" => "TD HOB: the memory map that the hypervisor gave".to_owned(),
+            other => format!("tables handed over: {}", shown(other)),
+        }),
+        event_type::HANDOFF_TABLES => Some("tables handed over: SMBIOS".to_owned()),
+        event_type::PLATFORM_FIRMWARE_BLOB2 => described(data).map(|(name, rest)| blob(&shown(name), rest)),
+        event_type::PLATFORM_FIRMWARE_BLOB => Some(blob("a firmware volume", data)),
+        event_type::EVENT_TAG => tagged(data),
+        event_type::IPL => Some(boot_loader(data)),
+        _ => None,
+    };
+    known.unwrap_or_else(|| if data.is_empty() { "without data".to_owned() } else { shown(data) })
+}
+
+fn no_action(data: &[u8]) -> String {
+    match data.strip_prefix(b"StartupLocality\0") {
+        Some([locality]) => format!("the TPM was started at locality {locality}"),
+        _ => format!("information: {}", shown(data.get(..16).unwrap_or(data))),
+    }
+}
+
+fn separator(data: &[u8]) -> String {
+    match data {
+        [0, 0, 0, 0] => "separator: this phase ended well".to_owned(),
+        other => format!("separator of an error: {}", shown(other)),
+    }
+}
+
+fn configuration(data: &[u8]) -> Option<String> {
+    let text = |bytes: &[u8]| shown(bytes.split(|byte| *byte == 0).next().unwrap_or_default());
+    if data.starts_with(b"ACPI DATA") || data.starts_with(b"etc/") {
+        return Some(format!("ACPI file: {}", text(data)));
+    }
+    data.strip_prefix(b"QEMU FW CFG\0").map(|name| format!("configuration item {}", text(name)))
+}
+
+fn variable(kind: u32, logged: &[u8]) -> Option<String> {
+    let (vendor, name, data) = parse_variable(logged)?;
+    let wide: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let shown_name = shown_wide(&wide);
+    let contents = match name.as_str() {
+        "SecureBoot" => match data {
+            [] => "absent: a build without Secure Boot".to_owned(),
+            [0] => "off".to_owned(),
+            [1] => "on".to_owned(),
+            other => shown(other),
+        },
+        "BootOrder" => data
+            .chunks_exact(2)
+            .take(MAX_NAMED)
+            .filter_map(|pair| u16_at(pair, 0))
+            .fold(String::new(), |order, number| {
+                format!("{order}{}{number:04X}", if order.is_empty() { "" } else { " " })
+            }),
+        boot if kind != event_type::VARIABLE_AUTHORITY && boot.starts_with("Boot") => load_option(data)?,
+        _ if data.is_empty() => "empty".to_owned(),
+        _ if data.is_ascii() => shown(data),
+        _ => format!("{} bytes", data.len()),
+    };
+    let what =
+        if kind == event_type::VARIABLE_AUTHORITY { "entry that allowed an image, of variable" } else { "variable" };
+    let vendor = match name.as_str() {
+        "SecureBoot" | "PK" | "KEK" | "db" | "dbx" | "BootOrder" => String::new(),
+        boot if boot.starts_with("Boot") => String::new(),
+        _ => format!(" of {}", shown_guid(vendor)),
+    };
+    Some(format!("{what} {shown_name}{vendor}: {contents}"))
+}
+
+/// EFI_LOAD_OPTION: attributes u32, length of the path u16, name with NUL, path, data.
+fn load_option(data: &[u8]) -> Option<String> {
+    let length = usize::from(u16_at(data, 4)?);
+    let rest = data.get(6..)?;
+    let end = rest.chunks_exact(2).position(|pair| pair == [0, 0])? * 2;
+    let path = slice_at(rest, end + 2, length)?;
+    Some(format!("\"{}\" at {}", shown_wide(rest.get(..end)?), shown_path(path)))
+}
+
+/// UEFI_IMAGE_LOAD_EVENT: location, length in memory, link address and length of the path, each u64; path.
+fn image(kind: u32, data: &[u8]) -> Option<String> {
+    let length = usize::try_from(u64_at(data, 24)?).ok()?;
+    let path = slice_at(data, 32, length).map(shown_path)?;
+    let what = match kind {
+        event_type::BOOT_SERVICES_APPLICATION => "program",
+        _ => "driver",
+    };
+    let path = if path.is_empty() { "without a path".to_owned() } else { path };
+    Some(format!("{what} {path}, {} bytes, Authenticode digest", u64_at(data, 8)?))
+}
+
+/// UEFI_GPT_DATA: header of 92 bytes, count u64, entries of 128.
+fn partitions(data: &[u8]) -> Option<String> {
+    let disk = shown_guid(array_at(data, 56)?);
+    let count = u64_at(data, 92)?;
+    let entries = data.get(100..)?.chunks_exact(128).take(MAX_NAMED);
+    let names: Vec<String> = entries
+        .map(|entry| {
+            let name = entry.get(56..).unwrap_or_default();
+            let end = name.chunks_exact(2).position(|pair| pair == [0, 0]).map_or(name.len(), |units| units * 2);
+            format!("\"{}\"", shown_wide(name.get(..end).unwrap_or_default()))
+        })
+        .collect();
+    Some(format!("partition table of disk {disk}: {count} partitions, {}", names.join(" ")))
+}
+
+/// A description with its length u8 before it.
+fn described(data: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = data.split_first()?;
+    let (name, rest) = rest.split_at_checked(usize::from(*length))?;
+    Some((name.split(|byte| *byte == 0).next().unwrap_or_default(), rest))
+}
+
+/// Base and length u64.
+fn blob(name: &str, rest: &[u8]) -> String {
+    match (u64_at(rest, 0), u64_at(rest, 8)) {
+        (Some(base), Some(length)) => format!("firmware: {name}, {length} bytes at {base:#x}"),
+        _ => format!("firmware: {name}"),
+    }
+}
+
+/// TCG_PCClientTaggedEvent: id u32, length u32, data. Some kernels log the text alone.
+fn tagged(data: &[u8]) -> Option<String> {
+    let inner = u32_at(data, 4).and_then(index).and_then(|length| slice_at(data, 8, length));
+    let text = inner.unwrap_or(data);
+    Some(match text.split(|byte| *byte == 0).next()? {
+        b"LOADED_IMAGE::LoadOptions" => "command line, as the kernel's EFI stub got it".to_owned(),
+        b"Linux initrd" => "initial ramdisk, as the kernel's EFI stub loaded it".to_owned(),
+        other => shown(other),
+    })
+}
+
+/// EV_IPL: text of boot loaders and stubs, ASCII or UTF-16.
+fn boot_loader(data: &[u8]) -> String {
+    let text = if is_wide(data) {
+        shown_wide(data.strip_suffix(&[0, 0]).unwrap_or(data))
+    } else {
+        shown(data.strip_suffix(&[0]).unwrap_or(data))
+    };
+    match text.strip_prefix('.') {
+        Some(_) if text.len() <= 9 && !text.contains(' ') => format!("section {text} of a unified kernel image"),
+        _ => format!("boot loader: {text}"),
+    }
+}
