@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 
-use inwit_measurements::eventlog::{EventLog, LogError, replay_ccel};
+use inwit_measurements::eventlog::{EventLog, LogError, Proof, describe, replay_ccel};
 use inwit_measurements::linux::DirectKernel;
 use inwit_measurements::ovmf::Firmware;
 use inwit_measurements::tdx::{
@@ -361,5 +361,55 @@ fn pcrs_of_a_recorded_boot() {
             nine,
         ];
         assert_eq!(pcrs.values().take(10).map(Digest::to_string).collect::<Vec<_>>(), expected);
+    }
+}
+
+/// Every event of every log has words; and of so many the log itself proves the digest. The rest are hashes of firmware
+/// volumes, ACPI and memory tables, images, files and sections, which no log holds.
+#[test]
+fn real_logs_are_told_in_words_and_prove_what_they_can() {
+    let mut counted = (0, 0);
+    for (log, proved) in [
+        ("google+go-eventlog/CCEL_unpadded.data.bin", 12),
+        ("google+go-eventlog/cos-113-intel-tdx.bin.gz", 31),
+        ("google+go-tdx-guest/cos-113/ccel_data.trimmed.bin", 31),
+        ("confidential-dot-ai+attestation-rs/tdx-live/ccel-match.bin", 12),
+        ("confidential-dot-ai+attestation-rs/tdx-live/ccel-mismatch-rtmr2.bin", 12),
+        ("confidential-containers+trustee/eventlog/CCEL_data.gz", 2),
+        ("confidential-containers+trustee/eventlog/CCEL_data_gcp.gz", 14),
+        ("confidential-containers+trustee/eventlog/CCEL_data_grub", 19),
+        ("confidential-containers+trustee/eventlog/CCEL_data_grub_gke.gz", 20),
+        ("confidential-containers+trustee/eventlog/CCEL_data_ovmf", 12),
+        ("confidential-containers+trustee/eventlog/CCEL_AAEL_alibabacloud", 74),
+    ] {
+        let Some(bytes) = vector(log) else { continue };
+        let events = EventLog::parse(&bytes).unwrap().events;
+        let described: Vec<_> = events.iter().map(describe).collect();
+        assert!(described.iter().all(|event| !event.words.is_empty() && !event.words.chars().any(char::is_control)));
+        let data = described.iter().filter(|event| event.proof == Proof::Data).count();
+        assert_eq!(data, proved, "{log}");
+        counted = (counted.0 + data, counted.1 + described.len());
+    }
+    let _ = writeln!(
+        std::io::stderr(),
+        "event logs: {} of {} digests are proved by the data beside them",
+        counted.0,
+        counted.1
+    );
+}
+
+/// The names of a unified kernel image's sections, as a real TD measured them.
+#[test]
+fn section_names_are_measured_as_predicted() {
+    let Some(bytes) = vector("confidential-containers+trustee/eventlog/CCEL_data_grub_gke.gz") else { return };
+    let events = EventLog::parse(&bytes).unwrap().events;
+    let sections: Vec<_> = events.iter().filter(|event| event.event_type == 0xd && event.index == 3).collect();
+    let names = [".linux", ".osrel", ".cmdline", ".initrd", ".uname", ".sbat"];
+    assert_eq!(sections.len(), names.len() * 2, "each section: its name, then its contents");
+    for (pair, name) in sections.chunks(2).zip(names) {
+        let data: Vec<u8> = name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+        assert_eq!((pair[0].data, pair[1].data), (data.as_slice(), data.as_slice()));
+        let digest = Digest::from_bytes(pair[0].digest::<48>(0x000c).unwrap());
+        assert_eq!(digest, sha384(&[name.as_bytes(), &[0]].concat()));
     }
 }

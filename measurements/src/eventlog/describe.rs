@@ -17,7 +17,7 @@ use crate::uefi::{event_type, parse_variable};
 /// Most partitions and boot options that are named.
 const MAX_NAMED: usize = 16;
 /// What GRUB and shim put before the text that they hash.
-const PREFIXES: [&[u8]; 4] = [b"grub_cmd: ", b"grub_cmd ", b"kernel_cmdline: ", b"kernel_cmdline "];
+const PREFIXES: [&[u8]; 4] = [b"grub_cmd: ", b"grub_cmd ", b"kernel_cmdline: ", b"grub_kernel_cmdline "];
 
 /// How the digest of an event is tied to what its record shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,23 @@ pub struct Description {
 /// Describes an event of a log with this algorithm: SHA-256 for a TPM, SHA-384 for a CCEL log.
 #[must_use]
 pub fn describe(event: &LogEvent<'_>) -> Description {
-    let words = words(event.event_type, event.data);
-    Description { type_name: event_type::type_name(event.event_type), words, proof: proof(event) }
+    let proof = proof(event);
+    let words = match section(event) {
+        // The name is measured first, then the contents, both under the name.
+        Some(name) if proof == Proof::Data => format!("name of section {name} of a unified kernel image"),
+        Some(name) => format!("contents of section {name} of a unified kernel image"),
+        None => words(event.event_type, event.data),
+    };
+    Description { type_name: event_type::type_name(event.event_type), words, proof }
+}
+
+/// The name of a section that systemd-stub measures, in UTF-16 with NUL: a dot and up to seven more characters.
+fn section(event: &LogEvent<'_>) -> Option<String> {
+    let name = event.data.strip_suffix(&[0, 0]).filter(|_| event.event_type == event_type::IPL)?;
+    let plain = name.starts_with(b".\0")
+        && (4..=16).contains(&name.len())
+        && name.chunks_exact(2).all(|pair| matches!(pair, [b'.' | b'a'..=b'z', 0]));
+    plain.then(|| shown_wide(name))
 }
 
 fn proof(event: &LogEvent<'_>) -> Proof {
@@ -66,12 +81,16 @@ fn proof(event: &LogEvent<'_>) -> Proof {
     };
     let data = event.data;
     let variable = parse_variable(data).is_some_and(|(_, _, data)| is(data));
-    // Texts are hashed without the NUL that ends them in the log, or with it; names of sections in ASCII.
+    // Texts are hashed without the NUL that ends them in the log (after which some loaders log a stray byte), or with
+    // it; names of sections in ASCII.
     let text = || {
-        let stripped = data.strip_suffix(&[0]).unwrap_or(data);
+        let text = data.split(|byte| *byte == 0).next().unwrap_or_default();
+        let ended = data.get(..=text.len()).unwrap_or(text);
         let narrow: Vec<u8> = data.iter().step_by(2).copied().collect();
-        let prefixed = PREFIXES.iter().filter_map(|prefix| stripped.strip_prefix(*prefix)).any(is);
-        is(stripped) || prefixed || (is_wide(data) && (is(&narrow) || is(data.strip_suffix(&[0, 0]).unwrap_or(data))))
+        let within = |text: &[u8]| is(text) || PREFIXES.iter().filter_map(|prefix| text.strip_prefix(*prefix)).any(is);
+        within(text)
+            || within(ended)
+            || (is_wide(data) && (is(&narrow) || is(data.strip_suffix(&[0, 0]).unwrap_or(data))))
     };
     if is(data) || variable || (event.event_type == event_type::IPL && text()) { Proof::Data } else { Proof::Elsewhere }
 }
@@ -229,10 +248,107 @@ fn boot_loader(data: &[u8]) -> String {
     let text = if is_wide(data) {
         shown_wide(data.strip_suffix(&[0, 0]).unwrap_or(data))
     } else {
-        shown(data.strip_suffix(&[0]).unwrap_or(data))
+        shown(data.split(|byte| *byte == 0).next().unwrap_or_default())
     };
-    match text.strip_prefix('.') {
-        Some(_) if text.len() <= 9 && !text.contains(' ') => format!("section {text} of a unified kernel image"),
-        _ => format!("boot loader: {text}"),
+    format!("boot loader: {text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::digest::{Digest, sha384};
+    use crate::uefi::{BOOT_0000, BOOT_ORDER, GLOBAL_VARIABLE, variable};
+
+    fn described_as(event_type: u32, data: &[u8], digest: Digest<48>) -> (String, Proof) {
+        let event = LogEvent { index: 1, event_type, digests: vec![(ALG_SHA384, digest.as_bytes())], data };
+        let Description { words, proof, .. } = describe(&event);
+        (words, proof)
+    }
+
+    fn of(event_type: u32, data: &[u8]) -> String {
+        described_as(event_type, data, sha384(data)).0
+    }
+
+    #[test]
+    fn each_kind_of_event_has_its_words() {
+        assert_eq!(of(event_type::SEPARATOR, &[0; 4]), "separator: this phase ended well");
+        assert_eq!(of(event_type::SEPARATOR, &[1, 0, 0, 0]), r"separator of an error: \x01\x00\x00\x00");
+        assert_eq!(of(event_type::ACTION, b"Calling\x1b"), r"action: Calling\x1b");
+        let boot = |name, data: &[u8]| of(event_type::VARIABLE_BOOT, &variable(GLOBAL_VARIABLE, name, data));
+        assert_eq!(boot("BootOrder", &BOOT_ORDER), "variable BootOrder: 0000");
+        assert_eq!(boot("BootOrder", &[1, 0, 10, 0]), "variable BootOrder: 0001 000A");
+        assert!(boot("Boot0000", &BOOT_0000).starts_with("variable Boot0000: \"UiApp\" at FirmwareVolume(7cb8bdc9"));
+        let secure =
+            |data: &[u8]| of(event_type::VARIABLE_DRIVER_CONFIG, &variable(GLOBAL_VARIABLE, "SecureBoot", data));
+        assert_eq!(secure(&[1]), "variable SecureBoot: on");
+        assert_eq!(secure(&[]), "variable SecureBoot: absent: a build without Secure Boot");
+        let level = variable([7; 16], "SbatLevel", b"sbat,1\n");
+        let expected =
+            r"entry that allowed an image, of variable SbatLevel of 07070707-0707-0707-0707-070707070707: sbat,1\n";
+        assert_eq!(of(event_type::VARIABLE_AUTHORITY, &level), expected);
+        assert_eq!(of(event_type::PLATFORM_CONFIG_FLAGS, b"ACPI DATA\0"), "ACPI file: ACPI DATA");
+        assert_eq!(
+            of(event_type::PLATFORM_CONFIG_FLAGS, b"QEMU FW CFG\0bootorder\0\0"),
+            "configuration item bootorder"
+        );
+        assert_eq!(
+            of(event_type::HANDOFF_TABLES2, b"\x09TdxTable\0x"),
+            "TD HOB: the memory map that the hypervisor gave"
+        );
+        let volume = [b"\x03cfv".as_slice(), &4096u64.to_le_bytes(), &64u64.to_le_bytes()].concat();
+        assert_eq!(of(event_type::PLATFORM_FIRMWARE_BLOB2, &volume), "firmware: cfv, 64 bytes at 0x1000");
+        let image = [8u64, 100, 0, 8].map(u64::to_le_bytes).concat();
+        let loaded = [image.as_slice(), &[4, 4, 8, 0, b'k', 0, 0, 0]].concat();
+        assert_eq!(of(event_type::BOOT_SERVICES_APPLICATION, &loaded), "program k, 100 bytes, Authenticode digest");
+        let initrd = [0x8f3b_22ecu32.to_le_bytes(), 13u32.to_le_bytes()].concat();
+        let initrd = [initrd.as_slice(), b"Linux initrd\0"].concat();
+        assert_eq!(of(event_type::EVENT_TAG, &initrd), "initial ramdisk, as the kernel's EFI stub loaded it");
+        assert_eq!(
+            of(event_type::EVENT_TAG, b"LOADED_IMAGE::LoadOptions\0"),
+            "command line, as the kernel's EFI stub got it"
+        );
+        let linux = b".\0l\0i\0n\0u\0x\0\0\0";
+        let section = |measured: &[u8]| described_as(event_type::IPL, linux, sha384(measured)).0;
+        assert_eq!(section(b".linux\0"), "name of section .linux of a unified kernel image");
+        assert_eq!(section(b"kernel"), "contents of section .linux of a unified kernel image");
+        assert_eq!(of(event_type::IPL, b"grub_cmd set\0x"), "boot loader: grub_cmd set");
+        assert_eq!(of(0x9999, b""), "without data");
+    }
+
+    #[test]
+    fn a_partition_table_names_its_disk() {
+        let mut table = vec![0; 100 + 128];
+        table[56] = 9;
+        table[92] = 1;
+        table[156..160].copy_from_slice(b"e\0s\0");
+        let expected = "partition table of disk 00000009-0000-0000-0000-000000000000: 1 partitions, \"es\"";
+        assert_eq!(of(event_type::GPT, &table), expected);
+    }
+
+    #[test]
+    fn what_the_log_proves_is_told_apart_from_what_it_claims() {
+        let proof = |kind, data: &[u8], measured: &[u8]| described_as(kind, data, sha384(measured)).1;
+        assert_eq!(proof(event_type::ACTION, b"text", b"text"), Proof::Data);
+        assert_eq!(proof(event_type::BOOT_SERVICES_APPLICATION, b"path", b"image"), Proof::Elsewhere);
+        let logged = variable(GLOBAL_VARIABLE, "BootOrder", &BOOT_ORDER);
+        assert_eq!(proof(event_type::VARIABLE_BOOT, &logged, &BOOT_ORDER), Proof::Data);
+        assert_eq!(proof(event_type::IPL, b"grub_cmd: set a=b\0", b"set a=b"), Proof::Data);
+        assert_eq!(proof(event_type::IPL, b"grub_cmd set a=b\0x", b"set a=b"), Proof::Data, "a stray byte");
+        assert_eq!(proof(event_type::IPL, b".\0x\0\0\0", b".x\0"), Proof::Data);
+        assert_eq!(proof(event_type::IPL, b".\0x\0\0\0", b"contents"), Proof::Elsewhere);
+        assert_eq!(proof(event_type::NO_ACTION, b"text", b"text"), Proof::NotMeasured);
+        let none = LogEvent { index: 1, event_type: event_type::ACTION, digests: vec![(4, &[0; 20])], data: b"" };
+        assert_eq!(describe(&none).proof, Proof::Elsewhere, "a bank that is not looked at proves nothing");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_data_never_panic(kind in prop_oneof![0u32..16, 0x8000_0000u32..0x8000_0010, Just(0x8000_00e0)], data in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let (words, _) = described_as(kind, &data, sha384(&data));
+            prop_assert!(!words.is_empty() && words.len() < 4096);
+            prop_assert!(!words.chars().any(char::is_control));
+        }
     }
 }

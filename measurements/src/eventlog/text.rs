@@ -16,7 +16,7 @@ pub(super) fn shown(bytes: &[u8]) -> String {
 pub(super) fn shown_wide(bytes: &[u8]) -> String {
     let units = bytes.chunks_exact(2).filter_map(|pair| u16_at(pair, 0));
     let pieces = char::decode_utf16(units).map(|character| match character {
-        Ok(plain) if !plain.is_control() && !hidden(plain) && plain != '\\' => plain.to_string(),
+        Ok(plain) if !plain.is_control() && !hidden(plain) => plain.to_string(),
         Ok(other) => other.escape_default().to_string(),
         Err(broken) => format!("\\u{{{:x}}}", broken.unpaired_surrogate()),
     });
@@ -67,7 +67,7 @@ mod tests {
     fn what_would_disturb_a_terminal_is_escaped() {
         assert_eq!(shown(b"a\x1b[2J\xff\n"), r"a\x1b[2J\xff\n");
         let wide: Vec<u8> = "a\u{1b}\u{202e}ä\\".encode_utf16().flat_map(u16::to_le_bytes).collect();
-        assert_eq!(shown_wide(&wide), r"a\u{1b}\u{202e}ä\\");
+        assert_eq!(shown_wide(&wide), r"a\u{1b}\u{202e}ä\");
         assert_eq!(shown_wide(&[0, 0xd8, 0x41, 0]), r"\u{d800}A");
         assert!(shown(&[b'x'; 1000]).ends_with("… (1000 bytes)"));
     }
