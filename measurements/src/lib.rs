@@ -12,6 +12,7 @@ mod cbor;
 mod cpu;
 mod digest;
 pub mod eventlog;
+pub mod explain;
 pub mod igvm;
 pub mod initrd;
 pub mod linux;

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use inwit_measurements::reference::{Form, Moment, Stated, Validity};
 
 use crate::convert::ConvertArguments;
+use crate::explain::ExplainArguments;
 use crate::id_block::IdBlockCommand;
 use crate::snp::SnpArguments;
 use crate::tdx::TdxArguments;
@@ -62,6 +63,33 @@ pub(crate) enum Command {
     /// ID blocks of AMD SEV-SNP: the owner's signature over a launch, made with `snp --id-key`.
     #[command(subcommand)]
     IdBlock(IdBlockCommand),
+    /// Names the component that makes a measurement differ from what was expected.
+    ///
+    /// The first line is the answer, such as: The command line differs: the word `quiet` is missing. It is found by trying
+    /// plausible changes until one gives exactly what was measured; by the event log; by comparing two records; or only
+    /// narrowed down, which is said. An SNP launch digest is one opaque value: only searching explains it, from the record
+    /// in the Reference Values and from files that may have been booted.
+    ///
+    /// Exit codes: 0 the two are the same, 3 they differ (the answer is on standard output) or an input is refused (the
+    /// cause is on standard error), 2 usage, 1 own fault.
+    Explain(ExplainArguments),
+}
+
+/// A direct kernel boot whose kernel the firmware measures.
+#[derive(Args)]
+pub(crate) struct BootArguments {
+    /// Kernel, as given to -kernel.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: PathBuf,
+    /// Initial ramdisk, as given to -initrd.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// Kernel command line, exactly as given to -append.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) append: String,
+    /// Guest memory in MiB, as given to -m.
+    #[arg(long, value_name = "MIB")]
+    pub(crate) memory: u32,
 }
 
 #[derive(Args, Clone)]

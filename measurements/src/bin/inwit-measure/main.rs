@@ -4,6 +4,7 @@
 
 mod arguments;
 mod convert;
+mod explain;
 mod files;
 mod id_block;
 mod igvm;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     let progress = progress::Progress::begin();
     let printed = agent_is_measured(&command, &output).and_then(|()| computed(&command, &output)).and_then(printable);
     drop(progress);
+    let differ = matches!(printed, Ok(Printed::Differ(_)));
     let bytes = match printed {
         Ok(printed) => printed.into_bytes(),
         Err(failure) => {
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         }
     };
     match std::io::stdout().write_all(&bytes) {
+        Ok(()) if differ => ExitCode::from(3),
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(1),
     }
@@ -63,6 +66,9 @@ fn agent_is_measured(command: &Command, output: &OutputArguments) -> Result<(), 
         // The image is not there: its owner says what is in it.
         Command::Convert(_) => return Ok(()),
         Command::IdBlock(_) => return Err(Failure::Usage("an ID block names no agent".to_owned())),
+        Command::Explain(_) => {
+            return Err(Failure::Usage("explain writes no Reference Values: give --agent-file".to_owned()));
+        }
     };
     let bytes = initrd.ok_or(Failure::AgentUnmeasured)?;
     let initrd = Initrd::read(&bytes).map_err(Failure::refused)?;
@@ -98,5 +104,6 @@ fn computed(command: &Command, output: &OutputArguments) -> Result<Printed, Fail
             report::render(&vtpm::measure(vtpm)?, report::record(output, || vtpm::made_from(vtpm))?, output)
         }
         Command::Convert(convert) => convert::run(convert, output),
+        Command::Explain(explain) => explain::run(explain, output),
     }
 }

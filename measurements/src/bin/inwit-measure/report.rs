@@ -47,6 +47,8 @@ impl Values {
 pub(crate) enum Printed {
     /// Text; ends with a newline when it is printed.
     Text(String),
+    /// Text that says that two measurements differ.
+    Differ(String),
     /// Bytes as they are.
     Bytes(Vec<u8>),
 }
@@ -61,7 +63,7 @@ impl Printed {
     /// What goes to standard output or into a file.
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         match self {
-            Self::Text(text) => format!("{}\n", text.trim_end()).into_bytes(),
+            Self::Text(text) | Self::Differ(text) => format!("{}\n", text.trim_end()).into_bytes(),
             Self::Bytes(bytes) => bytes,
         }
     }
