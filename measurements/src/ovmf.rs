@@ -62,7 +62,7 @@ impl<'a> Firmware<'a> {
     /// Reads the footer table of an image that ends at 4 GiB.
     ///
     /// # Errors
-    /// [`FirmwareError::Size`], [`FirmwareError::NoFooter`], [`FirmwareError::Footer`],
+    /// [`FirmwareError::Size`], [`FirmwareError::NoFooter`], [`FirmwareError::OtherFile`], [`FirmwareError::Footer`],
     /// [`FirmwareError::RepeatedEntry`].
     pub fn parse(image: &'a [u8]) -> Result<Self, FirmwareError> {
         Self::parse_below(image, 0)
@@ -73,12 +73,12 @@ impl<'a> Firmware<'a> {
         let address = u64::try_from(distance.saturating_add(image.len())).ok();
         let address = address.and_then(|bytes| FOUR_GIB.checked_sub(bytes)).ok_or(FirmwareError::Size(image.len()))?;
         if image.is_empty() || image.len() > MAX_FIRMWARE_BYTES || !image.len().is_multiple_of(PAGE) {
-            return Err(FirmwareError::Size(image.len()));
+            return Err(other_file(image).unwrap_or(FirmwareError::Size(image.len())));
         }
         let table_end = image.len() - FOOTER_DISTANCE;
         let mut table = match image.get(..table_end).and_then(|head| split_entry(head).ok().flatten()) {
             Some((_, FOOTER, body)) => body,
-            _ => return Err(FirmwareError::NoFooter),
+            _ => return Err(other_file(image).unwrap_or(FirmwareError::NoFooter)),
         };
         let mut entries: Vec<([u8; 16], &[u8])> = Vec::new();
         // Each turn removes at least 18 bytes of a table whose length is a u16.
@@ -133,6 +133,21 @@ impl<'a> Firmware<'a> {
     fn entry(&self, guid: &[u8; 16]) -> Option<&'a [u8]> {
         self.entries.iter().find(|(known, _)| known == guid).map(|(_, data)| *data)
     }
+}
+
+/// What an image is that cannot be used, if its first bytes tell.
+fn other_file(image: &[u8]) -> Option<FirmwareError> {
+    let kind = match image {
+        [0x7f, b'E', b'L', b'F', ..] => "an ELF file",
+        [b'M', b'Z', ..] => "a PE image (a kernel, or a unified kernel image)",
+        [b'I', b'G', b'V', b'M', ..] => "an IGVM file",
+        // An EFI firmware volume: its signature stands behind a zero vector and a GUID.
+        _ if array_at(image, 0x28) == Some(*b"_FVH") => {
+            "a part of a UEFI build (a variable store), or a build for another architecture"
+        }
+        _ => return None,
+    };
+    Some(FirmwareError::OtherFile(kind))
 }
 
 /// Splits the last entry {data, u16 length of all, GUID} off a table; nothing when the table is empty.

@@ -13,6 +13,9 @@ pub enum FirmwareError {
     /// The footer GUID is not where OVMF puts it.
     #[error("no OVMF footer table: give the whole image (OVMF.fd, not a VARS file or another firmware)")]
     NoFooter,
+    /// Another kind of file, told by how it begins.
+    #[error("this is {0}, no whole OVMF image for x86: give the image that QEMU gets as -bios")]
+    OtherFile(&'static str),
     /// The footer table or one of its entries has an impossible length.
     #[error("the OVMF footer table is malformed: an entry has a length that does not fit")]
     Footer,
