@@ -84,8 +84,12 @@ enum Profile {
 }
 
 fn profile(item: Item<'_>) -> Read<Profile> {
-    let Item::Tag(TAG_URI, uri) = item else { return Err(refuse("profile", "only profiles named by a URI are known")) };
-    let uri = text(*uri, "profile")?;
+    let uri = match item {
+        Item::Tag(TAG_URI, uri) => text(*uri, "profile")?,
+        // Without its tag, as earlier writers have it.
+        Item::Text(uri) => uri.into_owned(),
+        _ => return Err(refuse("profile", "only profiles named by a URI are known")),
+    };
     match uri.as_str() {
         LAUNCH_MEASUREMENT => Ok(Profile::LaunchMeasurement),
         known if AMD_PROFILES.contains(&known) => Ok(Profile::Amd),
