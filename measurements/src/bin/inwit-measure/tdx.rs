@@ -33,10 +33,17 @@ pub(crate) struct TdxArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) kernel: Option<PathBuf>,
     /// Initial ramdisk, as given to -initrd.
-    #[arg(long, value_name = "FILE", requires = "kernel")]
+    #[arg(long, value_name = "FILE", requires = "kernel", conflicts_with = "uki")]
     pub(crate) initrd: Option<PathBuf>,
     /// Kernel command line, exactly as given to -append. Kernels from Linux 6.9 on measure it in a TD.
-    #[arg(long, value_name = "TEXT", default_value = "", requires = "kernel", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        requires = "kernel",
+        conflicts_with = "uki",
+        hide_default_value = true
+    )]
     pub(crate) append: String,
     /// Unified kernel image, as given to -kernel, without -initrd and -append.
     #[arg(long, value_name = "FILE")]

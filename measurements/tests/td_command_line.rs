@@ -1,0 +1,219 @@
+//! `inwit-measure tdx` and `inwit-measure log` as their users meet them. Works on small made-up images and logs.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use inwit_measurements::eventlog::encode_ccel;
+use inwit_measurements::reference::{Measured, ReferenceValues};
+use inwit_measurements::tdx::{
+    Event, MachineEvents, SecureBoot, SecureBootVariables, Separators, cfv_digest, rtmr0_events, td_hob,
+};
+use inwit_measurements::{Digest, ovmf::Firmware, sha384};
+use serde_json::Value;
+
+/// A folder of its own for each test, removed when it ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("inwit-measure-td-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        let folder = Self(path);
+        folder.write("OVMF.fd", &firmware());
+        folder.write("kernel", &kernel());
+        folder.write("ccel", &log());
+        folder
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.0.join(name), bytes).unwrap();
+    }
+
+    fn run(&self, arguments: &str) -> Output {
+        let program = env!("CARGO_BIN_EXE_inwit-measure");
+        Command::new(program).current_dir(&self.0).args(arguments.split(' ')).output().unwrap()
+    }
+
+    fn succeed(&self, arguments: &str) -> String {
+        let output = self.run(arguments);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn refuse(&self, arguments: &str, code: i32) -> String {
+        let output = self.run(arguments);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(output.stdout.is_empty(), "nothing that could be taken for a value");
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Two pages with TDVF metadata: a boot volume, a configuration volume and a TD HOB.
+fn firmware() -> Vec<u8> {
+    let stored = |guid: &str| -> Vec<u8> {
+        let mut bytes: Vec<u8> = (0..16).map(|at| u8::from_str_radix(&guid[at * 2..at * 2 + 2], 16).unwrap()).collect();
+        bytes[..4].reverse();
+        bytes[4..6].reverse();
+        bytes[6..8].reverse();
+        bytes
+    };
+    let mut metadata = stored("e9eaf9f3168e44d5a8eb7f4d8738f6ae");
+    metadata.extend(b"TDVF");
+    metadata.extend([112u32, 1, 3].map(u32::to_le_bytes).concat());
+    for (raw, address, size, kind, attributes) in [
+        (0x2000u32, 0xffff_e000u64, 0x2000u64, 0u32, 1u32),
+        (0x10, 0xfffe_0000, 0x1000, 1, 0),
+        (0, 0x80_9000, 0x1000, 2, 0),
+    ] {
+        metadata.extend([0, raw].map(u32::to_le_bytes).concat());
+        metadata.extend([address, size].map(u64::to_le_bytes).concat());
+        metadata.extend([kind, attributes].map(u32::to_le_bytes).concat());
+    }
+    let mut image = vec![0; 8192];
+    image[8192 - 0x210..][..metadata.len()].copy_from_slice(&metadata);
+    let offset = [&0x200u32.to_le_bytes()[..], &[22, 0], &stored("e47a6535984a4798865e4685a7bf8ec2")].concat();
+    let table = [offset.as_slice(), &[40, 0], &stored("96b582de1fb245f7baeaa366c55a082d")].concat();
+    image[8192 - 0x20 - table.len()..8192 - 0x20].copy_from_slice(&table);
+    image
+}
+
+/// The smallest image with an Authenticode digest and a setup header that QEMU fills in.
+fn kernel() -> Vec<u8> {
+    let mut image = vec![0; 0x400];
+    image[..2].copy_from_slice(b"MZ");
+    image[0x3c] = 0x40;
+    image[0x40..0x44].copy_from_slice(b"PE\0\0");
+    image[0x58..0x5a].copy_from_slice(&0x20bu16.to_le_bytes());
+    image[0x58 + 60..0x58 + 64].copy_from_slice(&0x200u32.to_le_bytes());
+    image[0x1f1] = 1;
+    image[0x202..0x206].copy_from_slice(b"HdrS");
+    image[0x206..0x208].copy_from_slice(&0x20fu16.to_le_bytes());
+    image[0x22c..0x230].copy_from_slice(&0x7fff_ffffu32.to_le_bytes());
+    image
+}
+
+fn machine() -> MachineEvents {
+    let image = firmware();
+    MachineEvents {
+        td_hob: sha384(&td_hob(&Firmware::parse(&image).unwrap(), 512).unwrap()),
+        fw_cfg: Vec::new(),
+        secure_boot: SecureBootVariables::without_keys(SecureBoot::Off),
+        acpi: vec![sha384(b"loader")],
+        authorities: Vec::new(),
+        smbios: None,
+        boot: vec![("BootOrder".to_owned(), vec![0, 0]), ("Boot0000".to_owned(), b"option".to_vec())],
+        separators: Separators::Rtmr0AndRtmr1,
+    }
+}
+
+/// RTMR0 of a trusted boot, and an action in RTMR1.
+fn log() -> Vec<u8> {
+    let mut events = rtmr0_events(cfv_digest(&firmware()).unwrap(), &machine());
+    let data = b"Exit Boot Services Invocation".to_vec();
+    let (digest, description) = (sha384(&data), String::new());
+    events.push(Event { index: 2, event_type: 0x8000_0007, digest, data, description });
+    encode_ccel(&events)
+}
+
+const TDX: &str = "tdx --ovmf OVMF.fd --kernel kernel --append quiet --memory 512";
+
+fn value<'a>(text: &'a str, name: &str) -> &'a str {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap_or_else(|| panic!("{name}: {text}"))
+}
+
+#[test]
+fn without_tables_or_a_log_rtmr0_is_left_out() {
+    let folder = Folder::new("parts");
+    let text = folder.succeed(TDX);
+    assert!(!text.contains("rtmr0"), "{text}");
+    let both = folder.succeed(&format!("{TDX} --pass both"));
+    assert_eq!(value(&both, "mrtd_single"), value(&text, "mrtd"));
+    assert_ne!(value(&both, "mrtd_two_pass"), value(&text, "mrtd"));
+    assert_eq!(value(&folder.succeed(&format!("{TDX} --qemu 8.2")), "mrtd"), value(&both, "mrtd_two_pass"));
+}
+
+#[test]
+fn the_version_of_qemu_decides_what_becomes_of_the_kernel() {
+    let folder = Folder::new("qemu");
+    let rtmr1 = |options: &str| value(&folder.succeed(&format!("{TDX}{options}")), "rtmr1").to_owned();
+    assert_eq!(rtmr1(""), rtmr1(" --qemu 11.0.1"), "the default that the help states");
+    assert_ne!(rtmr1(" --qemu 10.1"), rtmr1(" --qemu 10.2"));
+    assert_ne!(rtmr1(" --separator rtmr0"), rtmr1(""));
+}
+
+#[test]
+fn a_recorded_machine_says_what_it_is_explained_by() {
+    let folder = Folder::new("recorded");
+    let with_log = format!("{TDX} --machine-log ccel --events");
+    let text = folder.succeed(&with_log);
+    let expected =
+        inwit_measurements::tdx::extend_register(&rtmr0_events(cfv_digest(&firmware()).unwrap(), &machine()));
+    assert_eq!(value(&text, "rtmr0"), expected.to_string());
+    assert!(text.contains("TD HOB: the memory map [--machine-log, equal to --memory and --ovmf]"), "{text}");
+    assert!(text.contains("ACPI loader script [--machine-log]"), "{text}");
+    assert!(text.contains("variable Boot0000 [--machine-log, whose data give this digest]"), "{text}");
+    assert!(text.contains("command line [--append]"), "{text}");
+    let other = folder.succeed(&with_log.replace("512", "1024"));
+    assert!(other.contains("TD HOB: the memory map [--machine-log]"), "another size explains it not: {other}");
+    let json: Value = serde_json::from_str(&folder.succeed(&format!("{with_log} --json"))).unwrap();
+    assert_eq!(json["rtmr0"].as_str(), Some(value(&text, "rtmr0")));
+    let events = json["events"].as_array().unwrap();
+    assert_eq!(events.len(), text.lines().filter(|line| line.ends_with(']')).count());
+    assert_eq!(events[0]["register"].as_str(), Some("rtmr0"));
+    assert_eq!(events[0]["digest"].as_str(), Some(machine().td_hob.to_string().as_str()));
+}
+
+#[test]
+fn a_recorded_machine_makes_reference_values() {
+    let folder = Folder::new("values");
+    folder.write("agent", b"agent");
+    folder.write("config", b"config");
+    let mut archive = Vec::new();
+    for (name, contents) in [("init", &b"agent"[..]), ("conf", b"config"), ("TRAILER!!!", b"")] {
+        let numbers = [1, 0o100_644, 0, 0, 1, 0, contents.len(), 0, 0, 0, 0, name.len() + 1, 0];
+        archive.extend(b"070701");
+        archive.extend(numbers.iter().flat_map(|number| format!("{number:08x}").into_bytes()));
+        archive.extend([name.as_bytes(), b"\0"].concat());
+        archive.resize(archive.len().next_multiple_of(4), 0);
+        archive.extend(contents);
+        archive.resize(archive.len().next_multiple_of(4), 0);
+    }
+    folder.write("initrd", &archive);
+    let named = "--initrd initrd --agent agent --config config --name payments";
+    let toml = folder.succeed(&format!("{TDX} {named} --machine-log ccel"));
+    let values = ReferenceValues::from_toml(&toml).unwrap();
+    let Measured::Tdx { rtmr0, .. } = values.measured else { panic!("{toml}") };
+    assert_ne!(rtmr0, Digest::from_bytes([0; 48]));
+    let record = values.made_from.unwrap();
+    assert_eq!(record.machine.memory_mib, Some(512));
+    assert!(record.events.iter().any(|event| event.register == "rtmr0" && event.measures.starts_with("TD HOB")));
+    assert!(folder.refuse(&format!("{TDX} {named}"), 3).contains("--acpi-tables"));
+    assert!(folder.refuse(&format!("{TDX} {named} --machine-log ccel --pass both"), 3).contains("--pass both"));
+}
+
+#[test]
+fn unfit_inputs_are_named() {
+    let folder = Folder::new("refused");
+    folder.write("noise", &[7; 4096]);
+    assert!(folder.refuse(&format!("{TDX} --machine-log noise"), 3).contains("not a crypto-agile event log"));
+    assert!(folder.refuse(&format!("{TDX} --acpi-tables noise"), 3).contains("ACPI table at offset 0x0"));
+    assert!(folder.refuse("tdx --ovmf OVMF.fd --uki kernel --memory 512", 3).contains("unified kernel image"));
+    for usage in [
+        "tdx --ovmf OVMF.fd --memory 512",
+        "tdx --ovmf OVMF.fd --kernel kernel --uki kernel --memory 512",
+        "tdx --ovmf OVMF.fd --kernel kernel",
+        "tdx --ovmf OVMF.fd --uki kernel --append quiet --memory 512",
+        "tdx --ovmf OVMF.fd --kernel kernel --memory 512 --qemu ten",
+        "tdx --ovmf OVMF.fd --kernel kernel --memory 512 --acpi-rsdp noise",
+        "tdx --ovmf OVMF.fd --kernel kernel --memory 512 --machine-log ccel --acpi-tables noise",
+        "tdx --ovmf OVMF.fd --kernel kernel --memory 512 --machine-log ccel --separator rtmr0",
+    ] {
+        folder.refuse(usage, 2);
+    }
+}
