@@ -217,3 +217,62 @@ fn unfit_inputs_are_named() {
         folder.refuse(usage, 2);
     }
 }
+
+/// A quote of version 4, or 5 whose body begins six bytes later, with these registers.
+fn quote(version: u8, rtmrs: [Digest<48>; 2]) -> Vec<u8> {
+    let start = if version == 5 { 54 } else { 48 };
+    let mut quote = vec![0; 1200];
+    quote[0] = version;
+    quote[2] = 2;
+    quote[4] = 0x81;
+    for (number, rtmr) in rtmrs.iter().enumerate() {
+        quote[start + 328 + number * 48..][..48].copy_from_slice(rtmr.as_bytes());
+    }
+    quote
+}
+
+#[test]
+fn a_log_is_told_and_compared_with_what_was_reported() {
+    let folder = Folder::new("log");
+    let text = folder.succeed("log ccel");
+    assert!(text.contains("rtmr0  claimed  EV_EFI_HANDOFF_TABLES2 without data"), "{text}");
+    assert!(text.contains("rtmr1  proved   action: Exit Boot Services Invocation"), "{text}");
+    let [rtmr0, rtmr1] = ["rtmr0", "rtmr1"].map(|name| value(&text, name).parse::<Digest<48>>().unwrap());
+    for version in [4, 5] {
+        folder.write("quote", &quote(version, [rtmr0, rtmr1]));
+        let same = folder.succeed("log ccel --quote quote");
+        assert_eq!(same.lines().filter(|line| line.ends_with(" matches")).count(), 2);
+    }
+    folder.write("quote", &quote(4, [rtmr0, rtmr0]));
+    let differs = folder.run("log ccel --quote quote");
+    assert_eq!(differs.status.code(), Some(3));
+    let differs = String::from_utf8(differs.stdout).unwrap();
+    assert!(
+        value(&differs, "rtmr0").ends_with(" matches") && value(&differs, "rtmr1").contains("DIFFERS"),
+        "{differs}"
+    );
+    folder.write("registers", format!("rtmr0 {rtmr0}\nrtmr1 {rtmr0}\n").as_bytes());
+    let json = folder.run("log ccel --registers registers --json");
+    assert_eq!(json.status.code(), Some(3));
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["registers"]["rtmr0"]["matches"].as_bool(), Some(true));
+    assert_eq!(json["registers"]["rtmr1"]["matches"].as_bool(), Some(false));
+    assert_eq!(json["events"][0]["type"].as_str(), Some("EV_EFI_HANDOFF_TABLES2"));
+    assert_eq!(json["events"].as_array().unwrap().len(), rtmr0_events(rtmr0, &machine()).len() + 1);
+}
+
+#[test]
+fn a_log_that_lies_or_is_none_is_refused() {
+    let folder = Folder::new("lies");
+    let mut changed = log();
+    let last = changed.len() - 1;
+    changed[last] ^= 1;
+    folder.write("changed", &changed);
+    assert!(folder.refuse("log changed", 3).contains("other data than what was measured"));
+    folder.write("short", &log()[..last]);
+    assert!(folder.refuse("log short", 3).contains("cut short"));
+    assert!(folder.refuse("log kernel", 3).contains("not a crypto-agile event log"));
+    folder.write("pcrs", format!("pcr4 {}\n", "0".repeat(64)).as_bytes());
+    assert!(folder.refuse("log ccel --quote pcrs", 3).contains("no register in common"));
+    folder.refuse("log", 2);
+}

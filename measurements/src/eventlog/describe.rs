@@ -123,7 +123,10 @@ fn words(kind: u32, data: &[u8]) -> String {
         event_type::IPL => Some(boot_loader(data)),
         _ => None,
     };
-    known.unwrap_or_else(|| if data.is_empty() { "without data".to_owned() } else { shown(data) })
+    known.unwrap_or_else(|| match data {
+        [] => format!("{} without data", event_type::type_name(kind)),
+        data => shown(data),
+    })
 }
 
 fn no_action(data: &[u8]) -> String {
@@ -142,8 +145,11 @@ fn separator(data: &[u8]) -> String {
 
 fn configuration(data: &[u8]) -> Option<String> {
     let text = |bytes: &[u8]| shown(bytes.split(|byte| *byte == 0).next().unwrap_or_default());
-    if data.starts_with(b"ACPI DATA") || data.starts_with(b"etc/") {
-        return Some(format!("ACPI file: {}", text(data)));
+    if data.starts_with(b"ACPI DATA") {
+        return Some("ACPI tables, or the script that loads them".to_owned());
+    }
+    if data.starts_with(b"etc/") {
+        return Some(format!("hypervisor file {}", text(data)));
     }
     data.strip_prefix(b"QEMU FW CFG\0").map(|name| format!("configuration item {}", text(name)))
 }
@@ -166,7 +172,9 @@ fn variable(kind: u32, logged: &[u8]) -> Option<String> {
             .fold(String::new(), |order, number| {
                 format!("{order}{}{number:04X}", if order.is_empty() { "" } else { " " })
             }),
-        boot if kind != event_type::VARIABLE_AUTHORITY && boot.starts_with("Boot") => load_option(data)?,
+        boot if kind != event_type::VARIABLE_AUTHORITY && boot.starts_with("Boot") => {
+            load_option(data).unwrap_or_else(|| format!("{} bytes that are no boot option", data.len()))
+        }
         _ if data.is_empty() => "empty".to_owned(),
         _ if data.is_ascii() => shown(data),
         _ => format!("{} bytes", data.len()),
@@ -288,7 +296,8 @@ mod tests {
         let expected =
             r"entry that allowed an image, of variable SbatLevel of 07070707-0707-0707-0707-070707070707: sbat,1\n";
         assert_eq!(of(event_type::VARIABLE_AUTHORITY, &level), expected);
-        assert_eq!(of(event_type::PLATFORM_CONFIG_FLAGS, b"ACPI DATA\0"), "ACPI file: ACPI DATA");
+        assert_eq!(of(event_type::PLATFORM_CONFIG_FLAGS, b"ACPI DATA\0"), "ACPI tables, or the script that loads them");
+        assert_eq!(of(event_type::PLATFORM_CONFIG_FLAGS, b"etc/acpi/rsdp\0x"), "hypervisor file etc/acpi/rsdp");
         assert_eq!(
             of(event_type::PLATFORM_CONFIG_FLAGS, b"QEMU FW CFG\0bootorder\0\0"),
             "configuration item bootorder"
@@ -314,7 +323,9 @@ mod tests {
         assert_eq!(section(b".linux\0"), "name of section .linux of a unified kernel image");
         assert_eq!(section(b"kernel"), "contents of section .linux of a unified kernel image");
         assert_eq!(of(event_type::IPL, b"grub_cmd set\0x"), "boot loader: grub_cmd set");
-        assert_eq!(of(0x9999, b""), "without data");
+        assert_eq!(of(0x9999, b""), "an event of another type without data");
+        assert_eq!(of(event_type::HANDOFF_TABLES2, b""), "EV_EFI_HANDOFF_TABLES2 without data");
+        assert_eq!(boot("Boot0001", b"x"), "variable Boot0001: 1 bytes that are no boot option");
     }
 
     #[test]

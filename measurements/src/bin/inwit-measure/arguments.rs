@@ -10,6 +10,7 @@ use inwit_measurements::reference::{Form, Moment, Stated, Validity};
 use crate::convert::ConvertArguments;
 use crate::explain::ExplainArguments;
 use crate::id_block::IdBlockCommand;
+use crate::log::LogArguments;
 use crate::snp::SnpArguments;
 use crate::tdx::TdxArguments;
 use crate::vtpm::VtpmArguments;
@@ -54,6 +55,11 @@ pub(crate) enum Command {
     /// machine shape, from the event log of a trusted boot. The kernel or image is what is given to -kernel; booting from
     /// a disk, Secure Boot keys, a command line given beside a unified image, and credentials are not predicted.
     Vtpm(VtpmArguments),
+    /// An event log in words: what each event measures, whether the log proves it, and the registers that it leads to.
+    ///
+    /// The log of a TD (CCEL) or of a TPM is replayed; with --quote says which registers are those that the hardware
+    /// reported. A log whose data are not what was measured is refused.
+    Log(LogArguments),
     /// Reads Reference Values of any form and writes them in another.
     ///
     /// The form is told by the content: TOML, JSON, CoRIM or RVPS (the message, its payload, or the stored list). Fields

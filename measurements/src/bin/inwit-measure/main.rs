@@ -8,6 +8,7 @@ mod explain;
 mod files;
 mod id_block;
 mod igvm;
+mod log;
 mod progress;
 mod report;
 mod snp;
@@ -65,6 +66,7 @@ fn agent_is_measured(command: &Command, output: &OutputArguments) -> Result<(), 
         Command::Vtpm(vtpm) => vtpm.initrd()?,
         // The image is not there: its owner says what is in it.
         Command::Convert(_) => return Ok(()),
+        Command::Log(_) => return Err(Failure::Usage("a log names no agent".to_owned())),
         Command::IdBlock(_) => return Err(Failure::Usage("an ID block names no agent".to_owned())),
         Command::Explain(_) => {
             return Err(Failure::Usage("explain writes no Reference Values: give --agent-file".to_owned()));
@@ -105,5 +107,6 @@ fn computed(command: &Command, output: &OutputArguments) -> Result<Printed, Fail
         }
         Command::Convert(convert) => convert::run(convert, output),
         Command::Explain(explain) => explain::run(explain, output),
+        Command::Log(log) => log::run(log, output),
     }
 }
