@@ -225,6 +225,9 @@ fn quote(version: u8, rtmrs: [Digest<48>; 2]) -> Vec<u8> {
     quote[0] = version;
     quote[2] = 2;
     quote[4] = 0x81;
+    if version == 5 {
+        quote[48] = 2;
+    }
     for (number, rtmr) in rtmrs.iter().enumerate() {
         quote[start + 328 + number * 48..][..48].copy_from_slice(rtmr.as_bytes());
     }
