@@ -18,21 +18,25 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
+use crate::cbor::Item;
 use crate::digest::{Digest, sha256};
 use crate::eventlog::{ALG_SHA256, LogError, LogEvent, Replay, replay_sha256};
 use crate::linux::KernelError;
 use crate::made_from::Part;
 use crate::pe::PeError;
+use crate::reference::AgentReference;
 use crate::uefi::event_type::{self, NO_ACTION, S_CRTM_VERSION, type_name};
 use crate::uefi::{BOOT_0000, BOOT_ORDER, EXIT_BOOT_SERVICES, SEPARATOR, SecureBoot, secure_boot_variables};
 use crate::uki::UkiError;
 use crate::volume::{VolumeError, dxe_volume_sha256};
 
 pub use ima::Ima;
-pub use start::Start;
+pub use start::{Start, image_events};
 
 /// CRTM version string of OVMF builds: empty, in UTF-16.
 const CRTM_VERSION: [u8; 2] = [0; 2];
+/// First element of the agent's event, as in its protocol.
+const AGENT_LABEL: &str = "inwit-agent-v1";
 /// In the event that Linux logs for the ramdisk (`efi-stub-helper.c`).
 const INITRD_TAG: &[u8] = b"initrd";
 /// Registers that are predicted. PCRs 16 to 23 belong to debugging, dynamic launch and applications.
@@ -200,7 +204,9 @@ pub fn logged_events(replay: &Replay<'_>) -> Vec<PcrEvent> {
 /// Which part of a system an event of a log measures, by its type; the data of some types tells more.
 fn logged_part(event: &LogEvent<'_>) -> Part {
     match event.event_type {
-        event_type::S_CRTM_VERSION | event_type::PLATFORM_FIRMWARE_BLOB2 => Part::Firmware,
+        event_type::S_CRTM_VERSION | event_type::PLATFORM_FIRMWARE_BLOB | event_type::PLATFORM_FIRMWARE_BLOB2 => {
+            Part::Firmware
+        }
         event_type::VARIABLE_DRIVER_CONFIG | event_type::VARIABLE_AUTHORITY => Part::SecureBoot,
         event_type::VARIABLE_BOOT | event_type::VARIABLE_BOOT2 => Part::BootVariable,
         event_type::BOOT_SERVICES_APPLICATION => Part::Kernel,
@@ -223,6 +229,15 @@ pub fn extend(register: &Digest<32>, digest: &Digest<32>) -> Digest<32> {
 #[must_use]
 pub fn extend_all(digests: &[Digest<32>]) -> Digest<32> {
     digests.iter().fold(Digest::from_bytes([0; 32]), |register, digest| extend(&register, digest))
+}
+
+/// What the agent extends [`AGENT_PCR`] with, as its first act: SHA-256 over the array of its label, its executable's and
+/// its configuration's digest, in deterministic CBOR.
+#[must_use]
+pub fn agent_event(agent: &AgentReference) -> Digest<32> {
+    let digest = |digest: &Digest<32>| Item::bytes(digest.as_bytes());
+    let event = [Item::text(AGENT_LABEL), digest(&agent.executable), digest(&agent.configuration)];
+    sha256(&Item::Array(event.to_vec()).encode())
 }
 
 /// A PCR that the agent extends once, as its first act, from zero.

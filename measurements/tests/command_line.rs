@@ -258,6 +258,7 @@ fn incomplete_command_lines_are_usage_errors() {
         "vtpm --ovmf OVMF.fd --uki kernel --initrd initrd --machine-log log",
         "vtpm --ovmf OVMF.fd --uki kernel --append quiet --machine-log log",
         "vtpm --log log --uki kernel",
+        "vtpm --ovmf OVMF.fd --uki kernel",
     ] {
         refuse(&folder.0, arguments, 2);
     }

@@ -4,6 +4,11 @@
 
 mod refusals_support;
 
+use inwit_measurements::Digest;
+use inwit_measurements::eventlog::replay_sha256;
+use inwit_measurements::linux::DirectKernel;
+use inwit_measurements::reference::Measured;
+use inwit_measurements::vtpm::{Ima, LAST_PREDICTED, MeasuredBoot, Start, predict, record_pei_volume};
 use inwit_protocol::evidence::Platform::{self, AzureSnp, AzureTdx, Snp, Tdx, Vtpm};
 use inwit_protocol::refusal::RefusalCode::{self, *};
 use inwit_tests::hardware::azure::REPORT_INDEX;
@@ -11,26 +16,36 @@ use inwit_tests::hardware::{Machine, Paravisor, SnpMachine};
 use inwit_tests::stage::guest::{End, run_machine};
 use inwit_tests::stage::image::{self, Place, Settings};
 use inwit_tests::stage::play::{Scene, Twist};
-use inwit_tests::stage::recorder::forge;
+use inwit_tests::stage::recorder::{Recording, forge, initrd, recording};
 use inwit_tests::stage::trust::open_tpm;
 use inwit_tests::stage::{CONFIDENTIAL, HELLO};
+use inwit_tests::world::firmware::ovmf;
 use inwit_tests::world::kernel::Kernel;
-use inwit_tests::world::qemu::Boot;
+use inwit_tests::world::qemu::{Boot, DEFAULT_APPEND, DEFAULT_MEMORY_MIB};
 use inwit_tests::world::setup::Step;
 use inwit_tests::world::swtpm::{EkCertificate, Swtpm};
+use std::collections::BTreeMap;
+
 use refusals_support::By::{self, Authority, GuestAfterGrant};
 use refusals_support::{Ground, assert_nothing_started, assert_one_refusal, ground};
 
 fn stage(test: &str) -> Option<Ground> {
-    ground(test, &Step::ALL)
+    let steps: Vec<Step> = Step::ALL.into_iter().filter(|step| *step != Step::Calculator).collect();
+    ground(test, &steps)
 }
 
 #[track_caller]
-fn boots(platform: Platform) {
+fn boots(platform: Platform, scene: Scene) {
     let Some(ground) = stage(&format!("a boot on {platform}")) else { return };
-    let trial = ground.play(platform, Scene::Machine, Twist::None);
-    trial.assert_good(Scene::Machine);
+    let trial = ground.play(platform, scene, Twist::None);
+    trial.assert_good(scene);
     let outcome = &trial.outcome;
+    if let Measured::Vtpm { pcrs } | Measured::AzureSnp { pcrs, .. } | Measured::AzureTdx { pcrs, .. } =
+        &outcome.measured
+    {
+        // The grant says that the quote had them all as they were predicted.
+        assert!(pcrs.keys().copied().eq(0..=LAST_PREDICTED), "{pcrs:?}");
+    }
     let text = outcome.run.text();
     assert_eq!(outcome.exchanges, 1, "one request, one reply:\n{text}");
     let steps: Vec<String> = outcome.run.phases().into_iter().map(|phase| phase.name).collect();
@@ -51,27 +66,66 @@ fn refused(platform: Platform, twist: Twist, code: RefusalCode, by: By) {
 
 #[test]
 fn the_whole_path_on_snp() {
-    boots(Snp);
+    boots(Snp, Scene::Machine);
 }
 
 #[test]
 fn the_whole_path_on_tdx() {
-    boots(Tdx);
+    boots(Tdx, Scene::Machine);
 }
 
 #[test]
 fn the_whole_path_on_a_tpm() {
-    boots(Vtpm);
+    boots(Vtpm, Scene::Machine);
 }
 
 #[test]
 fn the_whole_path_on_azure_snp() {
-    boots(AzureSnp);
+    boots(AzureSnp, Scene::Machine);
 }
 
 #[test]
 fn the_whole_path_on_azure_tdx() {
-    boots(AzureTdx);
+    boots(AzureTdx, Scene::Machine);
+}
+
+#[test]
+fn the_whole_path_in_a_unified_image() {
+    boots(Vtpm, Scene::UnifiedMachine);
+}
+
+#[test]
+fn a_unified_image_with_another_command_line() {
+    let Some(ground) = stage("a changed unified image") else { return };
+    let trial = ground.play(Vtpm, Scene::UnifiedMachine, Twist::CommandLine);
+    trial.assert_refused(Scene::UnifiedMachine, MeasurementUnregistered, Authority);
+    let log = format!("{:?}", trial.outcome.audit);
+    // The image, the command line, the record over both, the section.
+    for register in ["pcr4 (", "pcr9 (", "pcr10 (", "pcr11 ("] {
+        assert!(log.contains(register), "{register} in {log}");
+    }
+    assert!(!log.contains("more of vtpm differ"), "no other register moved: {log}");
+}
+
+/// What the TPM itself says after a boot, and what the log of that boot leads to.
+#[test]
+fn every_register_is_as_predicted_and_as_logged() {
+    let Some(ground) = stage("a recorded boot") else { return };
+    let (kernel, firmware) = (Kernel::cached(&ground.world).unwrap(), std::fs::read(ovmf().unwrap().code).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let Recording { pcrs, log } = recording(&ground.world, &firmware, folder.path()).unwrap();
+    let (kernel, initrd) = (std::fs::read(kernel.image).unwrap(), initrd(&ground.world, "recorder").unwrap());
+    let (append, memory_mib) = (DEFAULT_APPEND, DEFAULT_MEMORY_MIB);
+    let start = Start::Direct(DirectKernel { kernel: &kernel, initrd: &initrd, append, memory_mib });
+    let pei_volume = record_pei_volume(&log).unwrap();
+    let boot = MeasuredBoot { firmware: &firmware, pei_volume, start, ima: Ima::Sig, agent: None };
+    let predicted = predict(&boot).unwrap().pcrs();
+    let held: BTreeMap<u8, Digest<32>> = (0..=LAST_PREDICTED).zip(pcrs.map(Digest::from_bytes)).collect();
+    assert_eq!(predicted, held);
+    let replayed = replay_sha256(&log).unwrap().pcrs;
+    // Linux extends PCR 10 when the log is closed already.
+    assert_eq!(replayed.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 7, 9]);
+    assert!(replayed.iter().all(|(pcr, value)| pcrs[*pcr as usize] == *value), "{replayed:?}");
 }
 
 #[test]

@@ -3,12 +3,15 @@
 
 mod refusals_support;
 
+use inwit_image::{UnifiedKernel, UnifiedParts};
+use inwit_measurements::uki::UnifiedImage;
 use inwit_tests::stage::HELLO;
 use inwit_tests::stage::image::{self, Place, Settings};
 use inwit_tests::world::World;
+use inwit_tests::world::firmware::uki_stub;
 use inwit_tests::world::kernel::Kernel;
 use inwit_tests::world::modules::Module;
-use inwit_tests::world::setup::Step;
+use inwit_tests::world::setup::{self, Step};
 use refusals_support::{Ground, ground};
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -57,6 +60,57 @@ fn the_initramfs_is_the_same_wherever_and_whenever_it_is_built() {
     let other = configuration(&modules).replace("ab", "ac");
     let other = image::production(&ground.programs.guest, &other, &modules).unwrap();
     assert!(first != other && first.len() > fs::metadata(&ground.programs.guest).unwrap().len().try_into().unwrap());
+}
+
+/// binutils is the independent reader: it knows PE, and nothing of us.
+#[test]
+fn a_unified_image_is_read_back_by_objcopy() {
+    if !setup::ready_or_told(&World::here(), "a unified image read back", &[Step::Packages]).unwrap() {
+        return;
+    }
+    let stub = fs::read(uki_stub().unwrap()).unwrap();
+    let noise: Vec<u8> = (0..70_001u32).map(|number| (number.wrapping_mul(number) >> 5) as u8).collect();
+    // The stub is a PE image, as a kernel is.
+    let (initrd, kernel) = (noise.as_slice(), stub.as_slice());
+    let (command_line, os_release, uname) = ("console=ttyS0 quiet", &b"ID=inwit\n"[..], "6.12.1-inwit");
+    let sbat = b"sbat,1,SBAT Version,sbat,1,https://example.com\n";
+    let parts = UnifiedParts {
+        kernel,
+        initrd,
+        command_line,
+        os_release: Some(os_release),
+        uname: Some(uname),
+        sbat: Some(sbat),
+    };
+    let image = UnifiedKernel::build(&stub, &parts).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("image"), image.bytes()).unwrap();
+    let sections: [(&str, &[u8]); 6] = [
+        ("linux", kernel),
+        ("initrd", initrd),
+        ("cmdline", command_line.as_bytes()),
+        ("osrel", os_release),
+        ("uname", uname.as_bytes()),
+        ("sbat", sbat),
+    ];
+    let mut objcopy = Command::new("objcopy");
+    for (name, _) in sections {
+        objcopy.arg("--dump-section").arg(format!(".{name}={}", path(name).display()));
+    }
+    let output = objcopy.arg(path("image")).arg(path("copy")).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    for (name, contents) in sections {
+        assert!(fs::read(path(name)).unwrap() == contents, ".{name} is another one");
+    }
+    // And by the reader that predicts what it measures.
+    let taken = UnifiedImage::parse(image.bytes()).unwrap().taken(None).unwrap();
+    for (name, contents) in sections {
+        let found = taken.iter().find(|(found, _)| found.strip_prefix('.') == Some(name));
+        let same = found.map(|(_, found)| found.bytes() == contents);
+        // Stubs of 252 know neither .uname nor .sbat.
+        assert!(same.unwrap_or(matches!(name, "uname" | "sbat")), ".{name}");
+    }
 }
 
 /// Names of this machine that a compiler is likely to write into what it builds.

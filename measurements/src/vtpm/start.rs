@@ -16,7 +16,7 @@ use crate::linux::{DirectKernel, KernelError};
 use crate::made_from::Part;
 use crate::pe::authenticode_sha256;
 use crate::uefi::{CALLING_APPLICATION, SEPARATOR};
-use crate::uki::{Contents, SectionEvent, UnifiedImage};
+use crate::uki::{Contents, SectionEvent, UkiError, UnifiedImage};
 
 /// Releases of systemd-stub whose way to start a kernel was compared with booted guests.
 pub(super) const KNOWN_RELEASES: &str = "252 or 254";
@@ -83,14 +83,24 @@ impl Start<'_> {
 
     /// PCR 11: what the stub measures of itself.
     pub(super) fn sections(&self) -> Result<Vec<PcrEvent>, PredictError> {
-        let Self::Unified { image, profile } = self else { return Ok(Vec::new()) };
-        let events = UnifiedImage::parse(image)?.events(*profile)?;
-        let what = |event: &SectionEvent<'_>| match event {
-            SectionEvent::Name(name) => format!("name of section {name}"),
-            SectionEvent::Contents(name, _) => format!("contents of section {name}"),
-        };
-        Ok(events.iter().map(|event| PcrEvent::new(11, Part::Section, what(event), event.sha256())).collect())
+        match self {
+            Self::Direct(_) => Ok(Vec::new()),
+            Self::Unified { image, profile } => Ok(image_events(image, *profile)?),
+        }
     }
+}
+
+/// What a unified image's stub extends PCR 11 with, whatever starts it; `profile` as for [`UnifiedImage::taken`].
+///
+/// # Errors
+/// [`UkiError`].
+pub fn image_events(image: &[u8], profile: Option<usize>) -> Result<Vec<PcrEvent>, UkiError> {
+    let events = UnifiedImage::parse(image)?.events(profile)?;
+    let what = |event: &SectionEvent<'_>| match event {
+        SectionEvent::Name(name) => format!("name of section {name}"),
+        SectionEvent::Contents(name, _) => format!("contents of section {name}"),
+    };
+    Ok(events.iter().map(|event| PcrEvent::new(11, Part::Section, what(event), event.sha256())).collect())
 }
 
 pub(crate) type Sections<'a> = Vec<(&'static str, Contents<'a>)>;

@@ -23,6 +23,9 @@ struct Options {
     /// Which platform the guest runs on.
     #[arg(long, value_enum, default_value = "snp")]
     platform: PlatformName,
+    /// What the VM is given to boot; a unified image needs a TPM to be measured by (--platform vtpm and azure-*).
+    #[arg(long, value_enum, default_value = "kernel", conflicts_with = "process")]
+    boot: BootWay,
     /// No VM: the same guest binary as an ordinary process against the same simulated device. Nothing is measured.
     #[arg(long)]
     process: bool,
@@ -48,6 +51,14 @@ enum PlatformName {
     Vtpm,
     AzureSnp,
     AzureTdx,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum BootWay {
+    /// Kernel, initramfs and command line.
+    Kernel,
+    /// One unified kernel image of them.
+    Uki,
 }
 
 impl From<PlatformName> for Platform {
@@ -110,6 +121,9 @@ fn run(options: &Options) -> Result<Summary, String> {
                 .into(),
         );
     }
+    if options.boot == BootWay::Uki && matches!(options.platform, PlatformName::Snp | PlatformName::Tdx) {
+        return Err("--boot uki is for --platform vtpm, azure-snp and azure-tdx".into());
+    }
     let (world, progress) = (World::here(), Progress::on_stderr());
     prepare(options, &world, &progress)?;
     let programs = Programs::build(&world, &progress).map_err(|error| error.to_string())?;
@@ -117,7 +131,11 @@ fn run(options: &Options) -> Result<Summary, String> {
     let folder = tempfile::Builder::new().prefix("inwit-demo-").tempdir().map_err(|error| error.to_string())?;
     let mut show = Show::new(options);
     show.title(options);
-    let scene = if options.process { Scene::Process } else { Scene::Machine };
+    let scene = match (options.process, options.boot) {
+        (true, _) => Scene::Process,
+        (false, BootWay::Kernel) => Scene::Machine,
+        (false, BootWay::Uki) => Scene::UnifiedMachine,
+    };
     let play = Play {
         world: &world,
         programs,

@@ -88,7 +88,11 @@ impl Summary {
             "identity": self.identity,
             "platform": self.platform.text(),
             "mechanism": "c",
-            "scene": if self.scene == Scene::Machine { "vm" } else { "process" },
+            "scene": match self.scene {
+                Scene::Machine => "vm",
+                Scene::UnifiedMachine => "vm-uki",
+                Scene::Process => "process",
+            },
             "key_released": self.key_released,
             "disk_opened": self.disk_opened,
             "workload_answered": self.workload_answered,
@@ -109,7 +113,7 @@ impl Summary {
     pub(super) fn text(&self) -> String {
         let yes = |fact: bool| if fact { "yes" } else { "NO" };
         let disk = match self.scene {
-            Scene::Machine => yes(self.disk_opened),
+            Scene::Machine | Scene::UnifiedMachine => yes(self.disk_opened),
             Scene::Process => "no disk in a process: the secret was handed over as a file",
         };
         let mut text = String::from("\n");

@@ -27,10 +27,19 @@ use std::sync::Arc;
 /// Where the guest runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scene {
-    /// In a virtual machine.
+    /// In a virtual machine that is given kernel, initramfs and command line.
     Machine,
+    /// In a virtual machine that is given one unified kernel image.
+    UnifiedMachine,
     /// As an ordinary process, for machines without QEMU.
     Process,
+}
+
+impl Scene {
+    /// Whether anything is booted.
+    pub fn is_machine(self) -> bool {
+        self != Self::Process
+    }
 }
 
 /// The one thing that is broken.
@@ -150,7 +159,7 @@ impl Play<'_> {
         office.endorse(platform, name, &files)?;
         match self.scene {
             Scene::Process => self.play_process(&office, &root),
-            Scene::Machine => self.play_machine(&office, &root),
+            Scene::Machine | Scene::UnifiedMachine => self.play_machine(&office, &root),
         }
     }
 

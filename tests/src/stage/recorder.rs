@@ -1,5 +1,6 @@
-//! PCR 0 of a firmware on one machine shape, recorded once from a trusted boot: part of it depends on memory contents that
-//! no file tells. The recorder is a tiny init that prints the register and powers off.
+//! A trusted boot of one machine shape, recorded once: all PCRs, and the firmware's event log. Part of what the firmware
+//! measures of itself depends on memory contents that no file tells. The recorder is a tiny init that prints both and
+//! powers off.
 //! And a hostile guest's: an init that tries what it can do to what the machine's maker left in the TPM.
 
 use super::guest::run_machine;
@@ -13,29 +14,57 @@ use inwit_image::Manifest;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The recorded value; boots once if there is none for this firmware and shape.
-pub fn pcr0(world: &World, firmware: &[u8], folder: &Path) -> Result<[u8; 32]> {
-    let file = world
-        .root()
-        .join(format!("pcr0-{}-{DEFAULT_MEMORY_MIB}MiB", sha256_hex(firmware).get(..16).unwrap_or_default()));
+/// PCRs of a TPM.
+const PCRS: usize = 24;
+
+/// What a boot of the recorder left behind.
+pub struct Recording {
+    /// All PCRs of the SHA-256 bank, as the TPM gave them.
+    pub pcrs: [[u8; 32]; PCRS],
+    /// `binary_bios_measurements`.
+    pub log: Vec<u8>,
+}
+
+/// The recorded boot of this firmware with the prepared kernel, default command line and memory, and [`initrd`]; boots
+/// once if there is none.
+pub fn recording(world: &World, firmware: &[u8], folder: &Path) -> Result<Recording> {
+    let initrd = initrd(world, "recorder")?;
+    let digests = [firmware, &initrd].map(|bytes| sha256_hex(bytes).get(..16).unwrap_or_default().to_owned());
+    let file = world.root().join(format!("recording-{}-{DEFAULT_MEMORY_MIB}MiB", digests.join("-")));
     if !file.exists() {
         let value = record(world, &folder.join("recorder"))?;
-        let temporary = folder.join("pcr0");
+        let temporary = folder.join("recording");
         std::fs::write(&temporary, value)?;
         std::fs::rename(&temporary, &file).or_else(|_| std::fs::copy(&temporary, &file).map(|_| ()))?;
     }
     let bytes = std::fs::read(&file)?;
-    bytes.try_into().map_err(|_| StageError::of(file.display(), "is not 32 bytes: delete it"))
+    let unusable = || StageError::of(file.display(), "is no recording: delete it");
+    let (pcrs, log) = bytes.split_at_checked(PCRS * 32).ok_or_else(unusable)?;
+    let (pcrs, _) = pcrs.as_chunks();
+    Ok(Recording { pcrs: pcrs.try_into().map_err(|_| unusable())?, log: log.to_vec() })
 }
 
-fn record(world: &World, folder: &Path) -> Result<[u8; 32]> {
+/// All PCRs one behind the other, then the log.
+fn record(world: &World, folder: &Path) -> Result<Vec<u8>> {
     let state = folder.join("tpm");
     Swtpm::manufacture(&state, EkCertificate::Absent)?;
     let text = boot_measured(world, "recorder", &state, folder)?;
-    let hex = text.lines().find_map(|line| line.split_once("PCR0 ")).map(|(_, hex)| hex.trim().to_owned());
-    let hex = hex.ok_or_else(|| StageError::of("recorder", format!("did not print PCR 0:\n{text}")))?;
-    inwit_authority::endorsement_files::parse_pin(&hex.to_lowercase())
-        .ok_or_else(|| StageError::of("recorder", format!("PCR 0 is {hex:?}")))
+    let said = |mark: &str| -> Vec<u8> {
+        let lines = text.lines().filter_map(|line| line.split_once(mark)).map(|(_, hex)| hex.trim());
+        lines.flat_map(bytes_of).collect()
+    };
+    let recording: Vec<u8> = (0..PCRS).flat_map(|pcr| said(&format!("PCR{pcr} "))).chain(said("LOG ")).collect();
+    // A log has a header of some tens of bytes at least.
+    if recording.len() < PCRS * 32 + 64 {
+        return Err(StageError::of("recorder", format!("did not print all PCRs and the log:\n{text}")));
+    }
+    Ok(recording)
+}
+
+/// The bytes that a line of hexadecimal stands for; none if it is something else.
+fn bytes_of(hex: &str) -> Vec<u8> {
+    let pairs = hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    pairs.collect::<Option<_>>().unwrap_or_default()
 }
 
 /// What a hostile guest gets from a TPM whose state is in this folder, after the firmware has run: each act that it tries, with
@@ -49,14 +78,19 @@ pub fn forge(world: &World, state: &Path, folder: &Path) -> Result<BTreeMap<Stri
 /// Boots a program of `tests/workload` as the only init, with measuring firmware and this TPM; gives what it printed.
 fn boot_measured(world: &World, init: &str, state: &Path, folder: &Path) -> Result<String> {
     std::fs::create_dir_all(folder)?;
-    let init = super::programs::compile(world, init)?;
-    let manifest = Manifest::new().directory("/dev", 0o755).directory("/sys", 0o755).file_from("/init", 0o755, &init);
-    let initrd = folder.join("initrd");
-    std::fs::write(&initrd, manifest.build(Path::new("/"))?.bytes())?;
+    let path = folder.join("initrd");
+    std::fs::write(&path, initrd(world, init)?)?;
     let tpm = Swtpm::start(state)?;
     let kernel = Kernel::cached(world).ok_or_else(|| StageError::of("kernel", "not prepared; run inwit-setup"))?;
-    let mut boot = Boot::of(&kernel.image, &initrd);
+    let mut boot = Boot::of(&kernel.image, &path);
     boot.firmware = ovmf()?.firmware();
     boot.tpm = Some(tpm.control().to_path_buf());
     Ok(run_machine(&boot, |_, _| {})?.text())
+}
+
+/// The archive with one program of `tests/workload` as its init.
+pub fn initrd(world: &World, init: &str) -> Result<Vec<u8>> {
+    let init = super::programs::compile(world, init)?;
+    let manifest = Manifest::new().directory("/dev", 0o755).directory("/sys", 0o755).file_from("/init", 0o755, &init);
+    Ok(manifest.build(Path::new("/"))?.into_bytes())
 }

@@ -14,7 +14,7 @@ use inwit_measurements::reference::{AgentReference, Measured, ReferenceValues};
 use inwit_measurements::snp::{CpuSignature, DirectBoot, GuestFeatures, Vmm, launch_digest};
 use inwit_measurements::tdx::{self, KernelHeader, MachineEvents, Pass, SecureBoot, SecureBootVariables, Separators};
 
-use inwit_measurements::vtpm::{Ima, MeasuredBoot, Start, predict};
+use inwit_measurements::vtpm::{Ima, MeasuredBoot, Start, agent_event, predict};
 use inwit_protocol::evidence::Platform;
 use inwit_protocol::primitives::{PublicKey, sha256};
 use ring::digest::{SHA384, digest};
@@ -29,10 +29,10 @@ pub enum Booted<'a> {
     Machine {
         /// The launch firmware that the launch measurement is computed with.
         firmware: &'a [u8],
-        /// Kernel, initramfs as booted, command line, memory.
-        kernel: DirectKernel<'a>,
-        /// For a TPM: the recorded PCR 0 of this firmware and machine shape.
-        pcr0: Option<[u8; 32]>,
+        /// Kernel, initramfs as booted, command line and memory; or the unified image.
+        start: Start<'a>,
+        /// For a TPM: the recorded PEI volume of this firmware and machine shape.
+        pei_volume: Option<Digest<32>>,
     },
     /// As a process: nothing was booted, so a digest of program and configuration stands in.
     Process,
@@ -53,7 +53,7 @@ pub fn measure(platform: Platform, booted: &Booted<'_>, agent: &AgentReference) 
     let stand_in = sha384(&[agent.executable.as_bytes().as_slice(), agent.configuration.as_bytes()].concat());
     Ok(match (platform, booted) {
         (Platform::Snp, Booted::Process) => Measured::Snp { launch_digest: Digest::from_bytes(stand_in) },
-        (Platform::Snp, Booted::Machine { firmware, kernel, .. }) => {
+        (Platform::Snp, Booted::Machine { firmware, start: Start::Direct(kernel), .. }) => {
             let boot = DirectBoot::measure(kernel.kernel, kernel.initrd, kernel.append)
                 .map_err(|error| failed("launch digest")(&error))?;
             let digest = launch_digest(
@@ -72,14 +72,20 @@ pub fn measure(platform: Platform, booted: &Booted<'_>, agent: &AgentReference) 
             let zero = Digest::from_bytes([0; 48]);
             Measured::Tdx { mrtd: Digest::from_bytes(stand_in), rtmr0: zero, rtmr1: zero, rtmr2: zero }
         }
-        (Platform::Tdx, Booted::Machine { firmware, kernel, .. }) => measure_tdx(firmware, kernel)?,
-        (Platform::Vtpm, booted) => Measured::Vtpm { pcrs: measure_pcrs(booted)? },
-        // The hardware measures the paravisor, whose TPM measures the rest.
-        (Platform::AzureSnp, booted) => {
-            Measured::AzureSnp { launch_digest: Digest::from_bytes(sha384(PARAVISOR)), pcrs: measure_pcrs(booted)? }
+        (Platform::Tdx, Booted::Machine { firmware, start: Start::Direct(kernel), .. }) => {
+            measure_tdx(firmware, kernel)?
         }
+        (Platform::Snp | Platform::Tdx, Booted::Machine { start: Start::Unified { .. }, .. }) => {
+            return Err(StageError::of(platform, "a unified image is staged on a TPM only"));
+        }
+        (Platform::Vtpm, booted) => Measured::Vtpm { pcrs: measure_pcrs(booted, agent)? },
+        // The hardware measures the paravisor, whose TPM measures the rest.
+        (Platform::AzureSnp, booted) => Measured::AzureSnp {
+            launch_digest: Digest::from_bytes(sha384(PARAVISOR)),
+            pcrs: measure_pcrs(booted, agent)?,
+        },
         (Platform::AzureTdx, booted) => {
-            Measured::AzureTdx { mrtd: Digest::from_bytes(sha384(PARAVISOR)), pcrs: measure_pcrs(booted)? }
+            Measured::AzureTdx { mrtd: Digest::from_bytes(sha384(PARAVISOR)), pcrs: measure_pcrs(booted, agent)? }
         }
     })
 }
@@ -87,18 +93,14 @@ pub fn measure(platform: Platform, booted: &Booted<'_>, agent: &AgentReference) 
 /// Stands for the image of a paravisor.
 const PARAVISOR: &[u8] = b"simulated paravisor";
 
-fn measure_pcrs(booted: &Booted<'_>) -> Result<BTreeMap<u8, Digest<32>>> {
-    let Booted::Machine { firmware, kernel, pcr0 } = booted else {
+fn measure_pcrs(booted: &Booted<'_>, agent: &AgentReference) -> Result<BTreeMap<u8, Digest<32>>> {
+    let Booted::Machine { firmware, start, pei_volume } = booted else {
         // A TPM that no firmware has touched.
         return Ok([0, 4, 7, 9].map(|pcr| (pcr, Digest::from_bytes([0; 32]))).into());
     };
-    let (start, ima) = (Start::Direct(*kernel), Ima::Sig);
-    let boot = MeasuredBoot { firmware, pei_volume: Digest::from_bytes([0; 32]), start, ima, agent: None };
-    let mut pcrs = predict(&boot).map_err(|error| failed("PCR prediction")(&error))?.pcrs();
-    pcrs.retain(|pcr, _| *pcr < 10);
-    let pcr0 = pcr0.ok_or_else(|| StageError::of("PCR 0", "not recorded for this firmware"))?;
-    pcrs.insert(0, Digest::from_bytes(pcr0));
-    Ok(pcrs)
+    let pei_volume = pei_volume.ok_or_else(|| StageError::of("PCR 0", "not recorded for this firmware"))?;
+    let boot = MeasuredBoot { firmware, pei_volume, start: *start, ima: Ima::Sig, agent: Some(agent_event(agent)) };
+    Ok(predict(&boot).map_err(|error| failed("PCR prediction")(&error))?.pcrs())
 }
 
 fn measure_tdx(firmware: &[u8], kernel: &DirectKernel<'_>) -> Result<Measured> {

@@ -135,7 +135,7 @@ impl Trial {
     pub fn assert_refused(&self, scene: Scene, code: RefusalCode, by: By) {
         let run = &self.outcome.run;
         assert_one_refusal(run, code);
-        let end = if scene == Scene::Machine { End::PoweredOff } else { End::Exited(3) };
+        let end = if scene.is_machine() { End::PoweredOff } else { End::Exited(3) };
         assert_eq!(run.end, end, "{}", run.text());
         assert_nothing_started(run);
         assert!(self.outcome.visits.is_empty(), "the greeter had {:?}", self.outcome.visits);
@@ -154,7 +154,7 @@ impl Trial {
     pub fn assert_good(&self, scene: Scene) {
         let run = &self.outcome.run;
         assert_eq!(run.refusal(), None, "{}", run.text());
-        let end = if scene == Scene::Machine { End::PoweredOff } else { End::Exited(0) };
+        let end = if scene.is_machine() { End::PoweredOff } else { End::Exited(0) };
         assert_eq!(run.end, end, "{}", run.text());
         assert!(run.lines.iter().any(|(_, line)| line.contains("hello: the greeter answered: welcome")));
         // The workload was welcomed; where an impostor of another trust domain came as well, it was not.

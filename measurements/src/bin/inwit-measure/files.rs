@@ -27,8 +27,6 @@ pub(crate) enum Failure {
     Usage(String),
     #[error("cannot write {path:?}: {cause}")]
     Unwritable { path: PathBuf, cause: io::Error },
-    #[error("give --pei-digest or --machine-log")]
-    MissingPei,
     #[error(
         "Reference Values name the agent, and what is measured here holds none: give --kernel and --initrd, or leave --agent out"
     )]

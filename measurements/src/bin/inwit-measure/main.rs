@@ -103,7 +103,8 @@ fn computed(command: &Command, output: &OutputArguments) -> Result<Printed, Fail
             report::render(&tdx::measure(tdx)?, report::record(output, || tdx::made_from(tdx))?, output)
         }
         Command::Vtpm(vtpm) => {
-            report::render(&vtpm::measure(vtpm)?, report::record(output, || vtpm::made_from(vtpm))?, output)
+            let record = report::record(output, || vtpm::made_from(vtpm, output))?;
+            report::render(&vtpm::measure(vtpm, output)?, record, output)
         }
         Command::Convert(convert) => convert::run(convert, output),
         Command::Explain(explain) => explain::run(explain, output),

@@ -6,22 +6,27 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, ValueEnum};
-use inwit_measurements::Digest;
+
 use inwit_measurements::eventlog::replay_sha256;
 use inwit_measurements::linux::DirectKernel;
 use inwit_measurements::made_from::{MadeFrom, Role};
-use inwit_measurements::reference::Measured;
+use inwit_measurements::reference::{AgentReference, Measured};
 use inwit_measurements::uki::UnifiedImage;
-use inwit_measurements::vtpm::{Ima, MeasuredBoot, PcrEvent, Start, logged_events, predict, record_pei_volume};
+use inwit_measurements::vtpm::{
+    Ima, MeasuredBoot, PcrEvent, Start, agent_event, extend_all, image_events, logged_events, predict,
+    record_pei_volume,
+};
+use inwit_measurements::{Digest, sha256};
 
+use crate::arguments::OutputArguments;
 use crate::files::{Failure, file_name, read};
 use crate::report::Values;
 
 #[derive(Args)]
 #[command(group(ArgGroup::new("boot").required(true).args(["kernel", "uki", "log"])))]
 pub(crate) struct VtpmArguments {
-    /// The firmware code image (OVMF_CODE).
-    #[arg(long, value_name = "FILE", required_unless_present = "log")]
+    /// The firmware code image (OVMF_CODE). Without it a unified image's PCR 11 alone is printed.
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["log", "uki"])]
     pub(crate) ovmf: Option<PathBuf>,
     /// Kernel, as given to -kernel.
     #[arg(long, value_name = "FILE", requires = "memory")]
@@ -42,13 +47,14 @@ pub(crate) struct VtpmArguments {
     #[arg(long, value_name = "NUMBER", requires = "uki")]
     pub(crate) profile: Option<usize>,
     /// SHA-256 of the PEI volume in memory: the second event of PCR 0 in the log of a trusted boot.
-    #[arg(long, value_name = "SHA256", required_unless_present_any = ["machine_log", "log"], conflicts_with = "log")]
+    #[arg(long, value_name = "SHA256", required_unless_present_any = ["machine_log", "log", "uki"], conflicts_with = "log")]
     pub(crate) pei_digest: Option<Digest<32>>,
     /// That log itself (binary_bios_measurements), to take the digest from.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["pei_digest", "log"])]
     pub(crate) machine_log: Option<PathBuf>,
-    /// Event digest that the agent extends PCR 15 with; without it PCR 15 is that of a boot before the agent.
-    #[arg(long, value_name = "SHA256", conflicts_with = "log")]
+    /// Event digest that the agent extends PCR 15 with. With --agent and --config it is computed from them; with neither,
+    /// PCR 15 is that of a boot before the agent.
+    #[arg(long, value_name = "SHA256", conflicts_with_all = ["log", "agent"])]
     pub(crate) agent_event: Option<Digest<32>>,
     /// What the kernel's integrity subsystem records in PCR 10 (IMA_DEFAULT_TEMPLATE of its configuration).
     #[arg(long, value_enum, default_value = "sig", conflicts_with = "log")]
@@ -82,10 +88,11 @@ impl From<ImaArgument> for Ima {
 }
 
 /// The PCRs of the machine, or of the log, that the options name.
-pub(crate) fn measure(arguments: &VtpmArguments) -> Result<Values, Failure> {
+pub(crate) fn measure(arguments: &VtpmArguments, output: &OutputArguments) -> Result<Values, Failure> {
     let (pcrs, events) = match &arguments.log {
         Some(log) => replayed(log)?,
-        None => predicted(arguments)?,
+        None if arguments.ovmf.is_none() => sections_alone(arguments, output)?,
+        None => predicted(arguments, output)?,
     };
     let measured = Measured::Vtpm { pcrs };
     Ok(if arguments.events { Values::Explained(measured, events) } else { Values::Whole(measured) })
@@ -101,17 +108,41 @@ fn replayed(log: &Path) -> Result<Registers, Failure> {
     Ok((pcrs.collect(), logged_events(&replay)))
 }
 
-fn predicted(arguments: &VtpmArguments) -> Result<Registers, Failure> {
+/// PCR 11 of a unified image: the only register that the image itself determines under any firmware.
+fn sections_alone(arguments: &VtpmArguments, output: &OutputArguments) -> Result<Registers, Failure> {
+    if output.agent.is_some() {
+        let cause = "Reference Values of PCR 11 alone would hold for every machine that extends it so: give --ovmf";
+        return Err(Failure::Usage(cause.to_owned()));
+    }
+    let image = arguments.uki.as_deref().map(read).transpose()?.unwrap_or_default();
+    let events = image_events(&image, arguments.profile).map_err(Failure::refused)?;
+    let register = extend_all(&events.iter().map(|event| event.digest).collect::<Vec<_>>());
+    Ok(([(11, register)].into(), events))
+}
+
+fn predicted(arguments: &VtpmArguments, output: &OutputArguments) -> Result<Registers, Failure> {
+    let agent = agent(arguments, output)?;
     let prediction = with_start(arguments, |firmware, start| {
         let pei_volume = match (&arguments.machine_log, arguments.pei_digest) {
             (Some(path), _) => record_pei_volume(&read(path)?).map_err(Failure::refused)?,
             (None, Some(digest)) => digest,
-            (None, None) => return Err(Failure::MissingPei),
+            (None, None) => return Err(Failure::Usage("give --pei-digest or --machine-log".to_owned())),
         };
-        let (ima, agent) = (arguments.ima.into(), arguments.agent_event);
+        let ima = arguments.ima.into();
         predict(&MeasuredBoot { firmware, pei_volume, start, ima, agent }).map_err(Failure::refused)
     })?;
     Ok((prediction.pcrs(), prediction.events))
+}
+
+/// The agent's event: the one given, or that of the agent whose Reference Values are asked for.
+fn agent(arguments: &VtpmArguments, output: &OutputArguments) -> Result<Option<Digest<32>>, Failure> {
+    match (arguments.agent_event, &output.agent, &output.config) {
+        (None, Some(agent), Some(config)) => {
+            let (executable, configuration) = (sha256(&read(agent)?), sha256(&read(config)?));
+            Ok(Some(agent_event(&AgentReference { executable, configuration })))
+        }
+        (event, _, _) => Ok(event),
+    }
 }
 
 /// Reads what the options name, and hands the firmware's bytes and what it starts to `next`.
@@ -131,7 +162,7 @@ fn with_start<T>(
 }
 
 /// What the registers are computed from, for explaining a mismatch later.
-pub(crate) fn made_from(arguments: &VtpmArguments) -> Result<MadeFrom, Failure> {
+pub(crate) fn made_from(arguments: &VtpmArguments, output: &OutputArguments) -> Result<MadeFrom, Failure> {
     let named = |path: &Option<PathBuf>| path.as_deref().map(file_name).unwrap_or_default();
     let mut record = with_start(arguments, |firmware, start| {
         let mut record = MadeFrom::default();
@@ -158,7 +189,7 @@ pub(crate) fn made_from(arguments: &VtpmArguments) -> Result<MadeFrom, Failure> 
         record.add_file(Role::MachineLog, &file_name(path), &read(path)?);
     }
     record.machine.memory_mib = arguments.memory;
-    record.add_pcr_events(&predicted(arguments)?.1);
+    record.add_pcr_events(&predicted(arguments, output)?.1);
     Ok(record)
 }
 

@@ -4,75 +4,130 @@
 use super::super::guest::run_machine;
 use super::super::image::{self, Place, Settings};
 use super::super::office::Office;
+use super::super::recorder::recording;
 use super::super::trust::{self, Booted, Root};
 use super::super::{CONFIDENTIAL, Result, StageError};
-use super::{Outcome, Play, Telling, Twist};
+use super::hardware::Hardware;
+use super::{Outcome, Play, Scene, Telling, Twist};
 use crate::hardware::azure::QuoteService;
 use crate::hardware::{Mailbox, StandsInFor, build_module};
-use crate::world::firmware::{Launch, ovmf};
+use crate::world::firmware::{Launch, ovmf, uki_stub};
 use crate::world::kernel::Kernel;
 use crate::world::qemu::{Boot, DEFAULT_APPEND, DEFAULT_MEMORY_MIB};
 use crate::world::swtpm::Swtpm;
 use crate::world::vsock::Vsock;
 use crate::world::{Progress, World};
+use inwit_image::{UnifiedKernel, UnifiedParts};
+use inwit_measurements::Digest;
 use inwit_measurements::linux::DirectKernel;
+use inwit_measurements::reference::{AgentReference, Measured};
+use inwit_measurements::vtpm::{Start, record_pei_volume};
 use inwit_protocol::evidence::Platform;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// The archive that is booted, and what of it ships.
+struct Archive {
+    initrd: Vec<u8>,
+    production_bytes: usize,
+    agent: AgentReference,
+}
+
+/// What QEMU is given to start: these files, and the command line beside them.
+struct Started {
+    kernel: Vec<u8>,
+    initrd: Vec<u8>,
+    append: String,
+    /// All of it as one image, where that is what is given.
+    unified: Option<Vec<u8>>,
+}
+
+/// The firmware, and for a TPM what only a boot tells of it.
+struct MeasuringFirmware {
+    image: Vec<u8>,
+    pei_volume: Option<Digest<32>>,
+}
 
 impl Play<'_> {
     pub(super) fn play_machine(mut self, office: &Office, root: &Root) -> Result<Outcome> {
-        let folder = self.folder.clone();
         let kernel =
             Kernel::cached(self.world).ok_or_else(|| StageError::of("kernel", "not prepared; run inwit-setup"))?;
-        let modules = kernel.modules(&image::MODULES)?;
-        let settings = Settings {
-            pin: &self.pin(office),
-            identifier: self.identifier(),
-            modules: &modules,
-            place: Place::Machine,
+        let Archive { initrd, production_bytes, agent } = self.archive(office, &kernel)?;
+        self.step(&format!("initramfs built: {production_bytes} bytes for production, {} as booted", initrd.len()));
+        let disk = self.seal_disk(office)?;
+        self.step("workload disk sealed: ciphertext with a hash tree, its key in the Key Store");
+        let firmware = self.firmware()?;
+        let kernel_bytes = std::fs::read(&kernel.image)?;
+        let registered = self.started(&kernel_bytes, initrd, DEFAULT_APPEND)?;
+        let expected = self.measured(&firmware, &registered, &agent)?;
+        self.register(office, &agent, &expected, &["disk"])?;
+
+        let initrd = match self.twist {
+            Twist::InitrdByte => one_byte_changed(&registered.initrd)?,
+            _ => registered.initrd,
         };
-        let text = image::configuration(&settings);
-        let production = image::production(&self.programs.guest, &text, &modules)?;
-        let initramfs_bytes = production.len();
-        let mut initrd = production;
+        let append = match self.twist {
+            Twist::CommandLine => format!("{DEFAULT_APPEND} debug"),
+            _ => registered.append,
+        };
+        let booted = self.started(&kernel_bytes, initrd, &append)?;
+        let measured = self.measured(&firmware, &booted, &agent)?;
+        let boot = booted.written(&self.folder)?;
+        let hardware = self.hardware(office, root, &measured)?;
+        self.boot(office, hardware, Boot { disk: Some(disk), ..boot }, (measured, production_bytes))
+    }
+
+    /// The archive, with the simulated report device behind it where the platform needs one.
+    fn archive(&self, office: &Office, kernel: &Kernel) -> Result<Archive> {
+        let modules = kernel.modules(&image::MODULES)?;
+        let pin = self.pin(office);
+        let identifier = self.identifier();
+        let text = image::configuration(&Settings { pin: &pin, identifier, modules: &modules, place: Place::Machine });
+        let mut initrd = image::production(&self.programs.guest, &text, &modules)?;
+        let production_bytes = initrd.len();
         if let Some((replaces, stands_in_for)) = stand_in(self.platform) {
-            let module = folder.join("inwit_tsm.ko");
+            let module = self.folder.join("inwit_tsm.ko");
             build_module(&kernel.headers, stands_in_for, &module)?;
             let appendix = image::appendix(replaces, std::fs::read(module)?)?;
             initrd = inwit_image::concatenate(&[&initrd, &appendix])?;
         }
-        self.step(&format!("initramfs built: {initramfs_bytes} bytes for production, {} as booted", initrd.len()));
-        let disk = self.seal_disk(office)?;
-        self.step("workload disk sealed: ciphertext with a hash tree, its key in the Key Store");
-        let kernel_bytes = std::fs::read(&kernel.image)?;
-        let agent = trust::agent(&self.programs.guest, &text)?;
-        let registered = DirectKernel {
-            kernel: &kernel_bytes,
-            initrd: &initrd,
-            append: DEFAULT_APPEND,
-            memory_mib: DEFAULT_MEMORY_MIB,
-        };
-        let (firmware, pcr0) = self.firmware()?;
-        let expected =
-            trust::measure(self.platform, &Booted::Machine { firmware: &firmware, kernel: registered, pcr0 }, &agent)?;
-        self.register(office, &agent, &expected, &["disk"])?;
+        Ok(Archive { initrd, production_bytes, agent: trust::agent(&self.programs.guest, &text)? })
+    }
 
-        let booted_initrd =
-            if matches!(self.twist, Twist::InitrdByte) { one_byte_changed(&initrd)? } else { initrd.clone() };
-        let append = if matches!(self.twist, Twist::CommandLine) {
-            format!("{DEFAULT_APPEND} debug")
-        } else {
-            DEFAULT_APPEND.to_owned()
-        };
-        let booted = DirectKernel { initrd: &booted_initrd, append: &append, ..registered };
-        let measured =
-            trust::measure(self.platform, &Booted::Machine { firmware: &firmware, kernel: booted, pcr0 }, &agent)?;
-        let path = folder.join("initrd");
-        std::fs::write(&path, &booted_initrd)?;
+    /// What is started, as one image if the scene is such.
+    fn started(&self, kernel: &[u8], initrd: Vec<u8>, append: &str) -> Result<Started> {
+        let mut started = Started { kernel: kernel.to_vec(), initrd, append: append.to_owned(), unified: None };
+        if self.scene == Scene::UnifiedMachine {
+            let parts = UnifiedParts {
+                kernel,
+                initrd: &started.initrd,
+                command_line: append,
+                os_release: Some(b"ID=inwit-stage\n"),
+                uname: None,
+                sbat: None,
+            };
+            let image = UnifiedKernel::build(&std::fs::read(uki_stub()?)?, &parts);
+            let image = image.map_err(|error| StageError::of("unified image", error))?;
+            started.unified = Some(image.bytes().to_vec());
+        }
+        Ok(started)
+    }
 
-        let hardware = self.hardware(office, root, &measured)?;
+    fn measured(&self, firmware: &MeasuringFirmware, started: &Started, agent: &AgentReference) -> Result<Measured> {
+        let (start, pei_volume) = (started.start(), firmware.pei_volume);
+        trust::measure(self.platform, &Booted::Machine { firmware: &firmware.image, start, pei_volume }, agent)
+    }
+
+    /// Connects everything, and boots. With what will be measured goes the length of the production archive.
+    fn boot(
+        mut self,
+        office: &Office,
+        hardware: Hardware,
+        mut boot: Boot,
+        (measured, production_bytes): (Measured, usize),
+    ) -> Result<Outcome> {
+        let folder = self.folder.clone();
         let cid = 3 + std::process::id() % 60_000;
         let vsock = Vsock::start(self.world, &folder, cid)?;
         let host =
@@ -85,11 +140,8 @@ impl Play<'_> {
         let quotes = vsock.listener_path(image::QUOTE_PORT);
         let _quotes = hardware.quoting.map(|machine| QuoteService::listen(&quotes, machine)).transpose()?;
         let tpm = hardware.tpm.map(|folder| Swtpm::start(&folder)).transpose()?;
-        let mut boot = Boot::of(&kernel.image, &path);
-        boot.append = append;
         boot.vsock = Some(vsock.backend().to_path_buf());
         boot.mailbox_socket = mailbox.as_ref().map(|mailbox| mailbox.path().to_path_buf());
-        boot.disk = Some(disk.clone());
         if let Some(tpm) = &tpm {
             boot.firmware = ovmf()?.firmware();
             boot.tpm = Some(tpm.control().to_path_buf());
@@ -97,23 +149,27 @@ impl Play<'_> {
         self.step("starting QEMU (software emulation: a boot takes some tens of seconds)");
         let tell = &mut self.tell;
         let run = run_machine(&boot, |at, line| tell(Telling::Console(at, line)))?;
-        self.outcome(office, host, run, measured, initramfs_bytes, Some(&disk))
+        self.outcome(office, host, run, measured, production_bytes, boot.disk.as_deref())
     }
-    /// The firmware that is measured, and PCR 0 for a TPM.
-    fn firmware(&mut self) -> Result<(Vec<u8>, Option<[u8; 32]>)> {
-        let launch = |launch: Launch, world: &World| -> Result<Vec<u8>> {
-            Ok(std::fs::read(launch.prepare(world, &Progress::silent())?.path)?)
+
+    /// The firmware that is measured, and for a TPM its PEI volume.
+    fn firmware(&mut self) -> Result<MeasuringFirmware> {
+        let launch = |launch: Launch, world: &World| -> Result<MeasuringFirmware> {
+            let image = std::fs::read(launch.prepare(world, &Progress::silent())?.path)?;
+            Ok(MeasuringFirmware { image, pei_volume: None })
         };
-        Ok(match self.platform {
-            Platform::Snp => (launch(Launch::AmdSev, self.world)?, None),
-            Platform::Tdx => (launch(Launch::IntelTdx, self.world)?, None),
+        match self.platform {
+            Platform::Snp => launch(Launch::AmdSev, self.world),
+            Platform::Tdx => launch(Launch::IntelTdx, self.world),
             Platform::Vtpm | Platform::AzureSnp | Platform::AzureTdx => {
-                let code = std::fs::read(ovmf()?.code)?;
-                let pcr0 = super::super::recorder::pcr0(self.world, &code, &self.folder)?;
-                (code, Some(pcr0))
+                let image = std::fs::read(ovmf()?.code)?;
+                let log = recording(self.world, &image, &self.folder)?.log;
+                let pei_volume = record_pei_volume(&log).map_err(|error| StageError::of("recorded boot", error))?;
+                Ok(MeasuringFirmware { image, pei_volume: Some(pei_volume) })
             }
-        })
+        }
     }
+
     fn seal_disk(&self, office: &Office) -> Result<PathBuf> {
         let content = self.folder.join("content");
         std::fs::create_dir_all(&content)?;
@@ -143,6 +199,37 @@ impl Play<'_> {
             std::fs::write(&disk, bytes)?;
         }
         Ok(disk)
+    }
+}
+
+impl Started {
+    /// For the prediction.
+    fn start(&self) -> Start<'_> {
+        match &self.unified {
+            Some(image) => Start::Unified { image, profile: None },
+            None => Start::Direct(DirectKernel {
+                kernel: &self.kernel,
+                initrd: &self.initrd,
+                append: &self.append,
+                memory_mib: DEFAULT_MEMORY_MIB,
+            }),
+        }
+    }
+
+    /// A boot of it, its files written into this folder.
+    fn written(&self, folder: &Path) -> Result<Boot> {
+        let write = |name: &str, bytes: &[u8]| -> Result<PathBuf> {
+            let path = folder.join(name);
+            std::fs::write(&path, bytes)?;
+            Ok(path)
+        };
+        Ok(match &self.unified {
+            Some(image) => Boot { initrd: None, append: String::new(), ..Boot::of(write("image.efi", image)?, "") },
+            None => {
+                let boot = Boot::of(write("kernel", &self.kernel)?, write("initrd", &self.initrd)?);
+                Boot { append: self.append.clone(), ..boot }
+            }
+        })
     }
 }
 
