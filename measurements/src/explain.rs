@@ -26,6 +26,9 @@ use crate::reference::{Measured, Stated};
 /// Combinations that are tried at most unless told otherwise; a few seconds.
 pub const USUAL_BUDGET: u64 = 3_000_000;
 
+/// Further differences that are told beside the first.
+const MAX_TOLD: usize = 40;
+
 /// What is to be explained.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
@@ -174,7 +177,7 @@ pub fn explain(question: &Question<'_>, watch: &mut dyn FnMut(u64)) -> Explanati
     let answer = |findings: &[Finding], certainty, tried, next: Vec<String>| {
         let first =
             findings.first().cloned().unwrap_or_else(|| Finding::new(Component::Unknown, "The reason was not found."));
-        let further = findings.iter().skip(1).flat_map(|finding| {
+        let further = findings.iter().skip(1).take(MAX_TOLD).flat_map(|finding| {
             std::iter::once(format!("Also: {}", finding.answer)).chain(finding.detail.iter().cloned())
         });
         let detail = first.detail.iter().cloned().chain(further).collect();

@@ -12,6 +12,7 @@ use self::shapes::{MOST_VCPUS, Shape, feature_values, pairs_of_shapes, shapes_be
 use super::words::changes;
 use super::{Certainty, Component, Finding, Outcome, Question, Registers, Search, archive, record};
 use crate::digest::{Digest, sha256};
+use crate::igvm::{Igvm, Loader};
 use crate::made_from::{EventDigest, InputFile, MadeFrom, Role};
 use crate::snp::{BeforeVcpus, CpuSignature, DirectBoot, FirmwareLaunch, GuestFeatures, Vmm};
 
@@ -54,6 +55,9 @@ pub(super) fn explain(question: &Question<'_>, actual: &Registers, search: &mut 
         return narrowed("The launch digests differ.", vec![]);
     };
     let expected = expected_digest(question);
+    if let Some(finding) = igvm(question, *target, search) {
+        return Outcome { findings: vec![finding], certainty: Certainty::Recomputed, next: Vec::new() };
+    }
     let assumed;
     let record = match &question.expected.made_from {
         Some(record) => record,
@@ -86,6 +90,23 @@ fn expected_digest(question: &Question<'_>) -> Digest<48> {
         crate::reference::Measured::Snp { launch_digest } => launch_digest,
         _ => Digest::from_bytes([0; 48]),
     }
+}
+
+/// An IGVM file that gives the digest: it holds the whole guest, so nothing of the record is left to vary.
+fn igvm(question: &Question<'_>, target: Digest<48>, search: &mut Search<'_>) -> Option<Finding> {
+    for file in question.candidates.of(Role::Igvm) {
+        let Ok(read) = Igvm::parse(&file.contents) else { continue };
+        for (loader, name) in [(Loader::Qemu, "QEMU"), (Loader::Format, "a loader that does as the format prescribes")]
+        {
+            search.goes_on();
+            if read.snp_launch(loader).is_ok_and(|launch| launch.digest == target) {
+                let answer =
+                    format!("The guest was loaded from another IGVM file: {}.", super::words::shown(&file.name));
+                return Some(Finding::new(Component::Firmware, answer).with(format!("It was loaded by {name}.")));
+            }
+        }
+    }
+    None
 }
 
 fn narrowed(answer: &str, next: Vec<String>) -> Outcome {

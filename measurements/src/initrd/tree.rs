@@ -23,6 +23,8 @@ enum Node<'a> {
     Directory {
         mode: u32,
     },
+    /// A folder that the kernel makes itself, and no member has named.
+    BuiltIn,
     /// A plain file: its mode, and the position of its contents.
     File {
         mode: u32,
@@ -64,7 +66,7 @@ impl<'a> Tree<'a> {
     /// Unpacks what could be read.
     #[must_use]
     pub fn unpack(initrd: &Initrd<'a>) -> Self {
-        let built_in = BUILT_IN.map(|name| (name.to_owned(), Node::Directory { mode: TYPE_DIRECTORY | 0o755 }));
+        let built_in = BUILT_IN.map(|name| (name.to_owned(), Node::BuiltIn));
         let mut tree = Self { nodes: built_in.into(), contents: Vec::new(), dropped: Vec::new() };
         let mut linked = Linked::new();
         for member in &initrd.members {
@@ -116,7 +118,8 @@ impl<'a> Tree<'a> {
 
     /// A folder is replaced by something else only when nothing is in it.
     fn can_replace(&self, path: &str, mode: u32) -> bool {
-        let folder = matches!(self.nodes.get(path), Some(Node::Directory { .. })) && mode & TYPE_MASK != TYPE_DIRECTORY;
+        let folder = matches!(self.nodes.get(path), Some(Node::Directory { .. } | Node::BuiltIn))
+            && mode & TYPE_MASK != TYPE_DIRECTORY;
         let inside = format!("{path}/");
         !folder || self.nodes.range(inside.clone()..).next().is_none_or(|(next, _)| !next.starts_with(&inside))
     }
@@ -155,7 +158,7 @@ impl<'a> Tree<'a> {
                 return Some(next);
             }
             match self.nodes.get(&next) {
-                Some(Node::Directory { .. }) => at = next,
+                Some(Node::Directory { .. } | Node::BuiltIn) => at = next,
                 Some(Node::Link { target, .. }) => {
                     links += 1;
                     if links > MAX_LINKS {
@@ -180,15 +183,16 @@ impl<'a> Tree<'a> {
         found.filter(|_| !contents.is_empty())
     }
 
-    /// Every path, in byte order.
+    /// Every path that a member made, in byte order.
     pub fn entries(&self) -> impl Iterator<Item = Entry<'a, '_>> {
-        self.nodes.iter().map(|(path, node)| {
+        self.nodes.iter().filter_map(|(path, node)| {
             let (mode, content) = match node {
+                Node::BuiltIn => return None,
                 Node::Directory { mode } | Node::Other { mode } => (*mode, &[][..]),
                 Node::File { mode, contents } => (*mode, self.content(*contents)),
                 Node::Link { mode, target } => (*mode, target.as_bytes()),
             };
-            Entry { path, mode, content }
+            Some(Entry { path, mode, content })
         })
     }
 

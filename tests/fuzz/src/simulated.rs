@@ -59,7 +59,8 @@ pub fn policy() -> AppraisalPolicy {
     let digest = Digest::from_bytes;
     let nobody =
         || AgentReference { executable: Digest::from_bytes([0; 32]), configuration: Digest::from_bytes([0; 32]) };
-    let values = |name: &str, measured| ReferenceValues { name: name.to_owned(), agent: nobody(), measured, made_from: None };
+    let values =
+        |name: &str, measured| ReferenceValues { name: name.to_owned(), agent: nobody(), measured, made_from: None };
     let snp = values("snp", Measured::Snp { launch_digest: digest(LAUNCHED) });
     let [rtmr0, rtmr1, rtmr2] = [digest([0; 48]); 3];
     let tdx = values("tdx", Measured::Tdx { mrtd: digest(LAUNCHED), rtmr0, rtmr1, rtmr2 });

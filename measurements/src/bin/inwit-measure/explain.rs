@@ -42,6 +42,12 @@ pub(crate) struct ExplainArguments {
     /// Initial ramdisk that may have been booted. With the expected one changes inside it are tried, too.
     #[arg(long, value_name = "FILE")]
     initrd: Vec<PathBuf>,
+    /// Unified kernel image that may have been booted.
+    #[arg(long, value_name = "FILE")]
+    uki: Vec<PathBuf>,
+    /// IGVM file that the guest may have been loaded from.
+    #[arg(long, value_name = "FILE")]
+    igvm: Vec<PathBuf>,
     /// Command line that may have been given.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     append: Vec<String>,
@@ -109,6 +115,8 @@ fn candidates(arguments: &ExplainArguments) -> Result<Candidates, Failure> {
         (Role::Firmware, &arguments.ovmf),
         (Role::Kernel, &arguments.kernel),
         (Role::Initrd, &arguments.initrd),
+        (Role::Uki, &arguments.uki),
+        (Role::Igvm, &arguments.igvm),
         (Role::Agent, &arguments.agent_file),
         (Role::Configuration, &arguments.config_file),
     ];

@@ -2,12 +2,17 @@
 //!
 //! Not trusted: log and registers. Whether a log's replay gives the register is told with everything it says.
 
+use std::collections::HashMap;
+
 use super::super::log::{self, Logged};
 use super::super::words::shown;
 use super::super::{Certainty, Component, Finding, Question, Search};
 use super::event::Guess;
 use super::{component, replaced};
 use crate::made_from::{EventDigest, MadeFrom, Part, PredictedEvent, Role};
+
+/// Events of one register that are told apart.
+const MAX_NAMED: usize = 32;
 
 /// Names every event of the log that is not as predicted.
 pub(super) fn by_log(
@@ -32,7 +37,7 @@ pub(super) fn by_log(
         )];
     }
     let mut found = Vec::new();
-    for (expected, actual) in aligned(events, logged) {
+    for (expected, actual) in aligned(events, logged).into_iter().take(MAX_NAMED) {
         match (expected, actual) {
             (Some(event), Some(logged)) => {
                 let hit = guess.event(event, search, &mut |digest| *digest == logged.digest);
@@ -64,16 +69,20 @@ fn aligned<'e, 'l, 'd>(
     events: &[&'e PredictedEvent],
     logged: &[&'l Logged<'d>],
 ) -> Vec<(Option<&'e PredictedEvent>, Option<&'l Logged<'d>>)> {
+    let mut places: HashMap<&EventDigest, Vec<usize>> = HashMap::new();
+    for (place, log) in logged.iter().enumerate() {
+        places.entry(&log.digest).or_default().push(place);
+    }
     let mut out = Vec::new();
     let (mut e, mut l) = (0, 0);
     while e < events.len() || l < logged.len() {
-        // The nearest equal pair from here; logs are short.
-        let next = (0..events.len().saturating_sub(e) + logged.len().saturating_sub(l)).find_map(|distance| {
-            (0..=distance).find_map(|ahead| {
-                let (event, log) = (events.get(e + ahead)?, logged.get(l + distance - ahead)?);
-                (event.digest == log.digest).then_some((e + ahead, l + distance - ahead))
-            })
+        // The nearest equal pair from here. A record has few events; a hostile log may have many.
+        let pairs = events.iter().enumerate().skip(e).filter_map(|(at, event)| {
+            let places = places.get(&event.digest)?;
+            let place = places.get(places.partition_point(|place| *place < l))?;
+            Some((at, *place))
         });
+        let next = pairs.min_by_key(|(at, place)| (at - e) + (place - l));
         let (to_e, to_l) = next.unwrap_or((events.len(), logged.len()));
         let gap_e = events.get(e..to_e).unwrap_or_default();
         let gap_l = logged.get(l..to_l).unwrap_or_default();
@@ -89,14 +98,14 @@ fn aligned<'e, 'l, 'd>(
 fn changed(event: &PredictedEvent, logged: &Logged<'_>) -> Finding {
     let (measures, words) = (&event.measures, logged.words());
     let answer = match (event.part, logged.variable()) {
-        (Part::SecureBoot, Some((name, data))) => {
-            format!("The Secure Boot variable {} differs{}.", shown(&name), log::meaning(&name, data))
+        (Part::SecureBoot, Some((name, is))) => {
+            format!("The Secure Boot variable {} differs: it is {is}.", shown(&name))
         }
-        (Part::BootVariable, Some((name, data))) if name == "BootOrder" => {
-            format!("The boot order differs{}.", log::meaning(&name, data))
+        (Part::BootVariable, Some((name, is))) if name == "BootOrder" => {
+            format!("The boot order differs: it is {is}.")
         }
-        (Part::BootVariable, Some((name, data))) => {
-            format!("The boot variable {} differs{}.", shown(&name), log::meaning(&name, data))
+        (Part::BootVariable, Some((name, is))) => {
+            format!("The boot variable {} differs: it is {is}.", shown(&name))
         }
         (Part::Firmware, _) => format!("The firmware differs: {measures}."),
         (Part::Machine, _) => {
@@ -253,4 +262,54 @@ pub(super) fn next_steps(question: &Question<'_>, record: &MadeFrom, left: &[&St
 fn capital(text: &str) -> String {
     let mut characters = text.chars();
     characters.next().map(|first| first.to_uppercase().collect::<String>() + characters.as_str()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sha256;
+
+    fn event(name: &str) -> PredictedEvent {
+        let (register, digest) = ("pcr4".to_owned(), sha256(name.as_bytes()).into());
+        PredictedEvent { register, part: Part::Kernel, measures: name.to_owned(), digest }
+    }
+
+    /// What differs between the events of two boots, as letters, `-` where one has none.
+    fn differing(expected: &str, logged: &str) -> Vec<String> {
+        let events: Vec<_> = expected.chars().map(|letter| event(&letter.to_string())).collect();
+        let log: Vec<_> = logged.chars().map(|letter| Logged::sample(sha256(letter.to_string().as_bytes()))).collect();
+        let letter = |digest: &EventDigest| {
+            let all = expected.chars().chain(logged.chars());
+            all.into_iter().find(|letter| EventDigest::from(sha256(letter.to_string().as_bytes())) == *digest).unwrap()
+        };
+        let (events, log) = (events.iter().collect::<Vec<_>>(), log.iter().collect::<Vec<_>>());
+        let pairs = aligned(&events, &log).into_iter();
+        pairs
+            .map(|(event, log)| {
+                let side = |digest: Option<&EventDigest>| digest.map_or('-', letter);
+                format!("{}{}", side(event.map(|event| &event.digest)), side(log.map(|log| &log.digest)))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn events_are_paired_in_order() {
+        assert_eq!(differing("abc", "abc"), [""; 0]);
+        assert_eq!(differing("abc", "axc"), ["bx"]);
+        assert_eq!(differing("abc", "ac"), ["b-"]);
+        assert_eq!(differing("abc", "abbc"), ["-b"]);
+        assert_eq!(differing("abcd", "axyd"), ["bx", "cy"]);
+        assert_eq!(differing("abc", "xyz"), ["ax", "by", "cz"]);
+        assert_eq!(differing("", "x"), ["-x"]);
+        assert_eq!(differing("abc", ""), ["a-", "b-", "c-"]);
+    }
+
+    /// Hostile: many events that occur nowhere, and one that occurs everywhere.
+    #[test]
+    fn long_logs_cost_little() {
+        let events: Vec<_> = (0..500).map(|number| event(&format!("{}", number % 2))).collect();
+        let log: Vec<_> = (0..60_000).map(|number: u32| Logged::sample(sha256(&number.to_le_bytes()))).collect();
+        let (events, log) = (events.iter().collect::<Vec<_>>(), log.iter().collect::<Vec<_>>());
+        assert_eq!(aligned(&events, &log).len(), 60_000);
+    }
 }

@@ -1,0 +1,204 @@
+//! `inwit-measure explain` as its users meet it: the answer in the first line, JSON, forms of measurements, exit codes.
+//!
+//! Works on small made-up images; what it can name of real boots is tried in the workspace's tests.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use inwit_measurements::reference::{Measured, ReferenceValues};
+
+/// A folder of its own for each test, removed when it ends, with an image and the Reference Values of its launch.
+struct Folder(PathBuf);
+
+const SNP: &str = "snp --ovmf OVMF.fd --kernel kernel --initrd initrd --vcpus 2";
+const NAMED: &str = "--agent agent --config config --name payments";
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("inwit-explain-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        let folder = Self(path);
+        folder.write("OVMF.fd", &firmware());
+        folder.write("kernel", b"kernel");
+        folder.write("agent", b"agent");
+        folder.write("config", b"config");
+        folder.write("initrd", &archive(&[("init", b"agent"), ("conf", b"config"), ("motd", b"hello")]));
+        folder.write("expected.toml", folder.measure(&format!("{SNP} {NAMED}"), "quiet panic=-1").as_bytes());
+        folder
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.0.join(name), bytes).unwrap();
+    }
+
+    /// What a launch measures as, with a command line that may hold spaces.
+    fn measure(&self, arguments: &str, append: &str) -> String {
+        let output = run(&self.0, arguments, &["--append", append]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Text of an explanation that ends with this code.
+    fn explain(&self, arguments: &str, code: i32) -> String {
+        let output = run(&self.0, &format!("explain expected.toml {arguments}"), &[]);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(output.stderr.is_empty(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Standard error of a call that is refused with this code.
+    fn refused(&self, arguments: &str, code: i32) -> String {
+        let output = run(&self.0, arguments, &[]);
+        assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(code), true), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn run(folder: &Path, arguments: &str, more: &[&str]) -> Output {
+    let program = env!("CARGO_BIN_EXE_inwit-measure");
+    Command::new(program).current_dir(folder).args(arguments.split_whitespace()).args(more).output().unwrap()
+}
+
+/// An uncompressed newc archive of plain files.
+fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, content) in files.iter().chain([&("TRAILER!!!", &b""[..])]) {
+        out.extend(b"070701");
+        for field in [0, 0o100_644, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, name.len() + 1, 0] {
+            out.extend(format!("{field:08x}").bytes());
+        }
+        for bytes in [[name.as_bytes(), b"\0"].concat().as_slice(), content] {
+            out.extend_from_slice(bytes);
+            out.resize(out.len().next_multiple_of(4), 0);
+        }
+    }
+    out
+}
+
+/// One page with a footer table that leads to SEV metadata with kernel hashes.
+fn firmware() -> Vec<u8> {
+    let mut image = vec![0; 4096];
+    let mut sections = b"ASEV".to_vec();
+    for word in [16 + 24, 1, 2, 0x80_0000, 0x1000, 1, 0x81_0000, 0x1000, 0x10u32] {
+        sections.extend(word.to_le_bytes());
+    }
+    image[4096 - 0x400..][..sections.len()].copy_from_slice(&sections);
+    let mut table = Vec::new();
+    for (guid, words) in [
+        ("dc886566984a4798a75e5585a7bf67cc", &[0x400][..]),
+        ("7255371f3a3b4b04927b1da6efa8d454", &[0x81_0c00, 0x400]),
+        ("00f771de1a7e4fcb890e68c77e2fb44e", &[0x80_b004]),
+    ] {
+        table.extend(words.iter().flat_map(|word: &u32| word.to_le_bytes()));
+        table.extend((words.len() as u16 * 4 + 18).to_le_bytes());
+        table.extend(stored(guid));
+    }
+    table.extend((table.len() as u16 + 18).to_le_bytes());
+    table.extend(stored("96b582de1fb245f7baeaa366c55a082d"));
+    image[4096 - 0x20 - table.len()..4096 - 0x20].copy_from_slice(&table);
+    image
+}
+
+/// The stored, mixed-endian form of a GUID.
+fn stored(guid: &str) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..16).map(|at| u8::from_str_radix(&guid[at * 2..at * 2 + 2], 16).unwrap()).collect();
+    bytes[..4].reverse();
+    bytes[4..6].reverse();
+    bytes[6..8].reverse();
+    bytes
+}
+
+fn digest(text: &str) -> &str {
+    text.trim().strip_prefix("launch_digest ").unwrap()
+}
+
+#[test]
+fn the_first_line_is_the_answer() {
+    let folder = Folder::new("answer");
+    let same = folder.measure(SNP, "quiet panic=-1");
+    assert!(folder.explain(digest(&same), 0).starts_with("They are the same: 1 of 1 registers compared.\n"));
+    let other = folder.measure(SNP, "panic=-1");
+    let told = folder.explain(digest(&other), 3);
+    let mut lines = told.lines();
+    assert_eq!(lines.next(), Some("The command line differs: the word `quiet` is missing."), "{told}");
+    assert_eq!(lines.next(), Some("  Expected `quiet panic=-1`"), "{told}");
+    assert_eq!(lines.next(), Some("  Actual   `panic=-1`"), "{told}");
+    for part in ["launch_digest: expected ", "How sure: proved", "Tried: ", "its signature was not looked at"] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&folder.explain(&format!("{} --json", digest(&other)), 3)).unwrap();
+    assert_eq!(
+        (&json["same"], &json["component"], &json["certainty"]),
+        (&false.into(), &"command-line".into(), &"recomputed".into())
+    );
+    assert_eq!(json["actual"]["launch_digest"], digest(&other));
+    assert!(json["tried"].as_u64().unwrap() > 1 && json["next"].as_array().unwrap().is_empty(), "{json}");
+}
+
+#[test]
+fn a_measurement_is_read_in_many_forms() {
+    let folder = Folder::new("forms");
+    let other = folder.measure(&SNP.replace("--vcpus 2", "--vcpus 8"), "quiet panic=-1");
+    let mut report = vec![0; 1184];
+    report[0] = 3;
+    let bytes: Vec<u8> =
+        (0..48).map(|at| u8::from_str_radix(&digest(&other)[at * 2..at * 2 + 2], 16).unwrap()).collect();
+    report[0x90..0xc0].copy_from_slice(&bytes);
+    folder.write("report.bin", &report);
+    folder.write("listing", other.as_bytes());
+    let json =
+        format!("{{\"authentic\": true, \"claims\": {{\"measured\": {{\"launch_digest\": \"{}\"}}}}}}", digest(&other));
+    folder.write("claims.json", json.as_bytes());
+    let named = folder.measure(&format!("{} {NAMED}", SNP.replace("--vcpus 2", "--vcpus 8")), "quiet panic=-1");
+    folder.write("other.toml", named.as_bytes());
+    let values = ReferenceValues::from_toml(&named).unwrap();
+    folder.write("bare.json", values.clone().without_record().to_json().unwrap().as_bytes());
+    let answer = "The number of vCPUs differs: the guest was started with 8 vCPUs instead of 2.";
+    for form in ["report.bin", "listing", "claims.json", "other.toml", "bare.json"] {
+        assert_eq!(folder.explain(form, 3).lines().next(), Some(answer), "{form}");
+    }
+    assert!(folder.explain("other.toml", 3).contains("told by the records"));
+    assert!(matches!(values.measured, Measured::Snp { .. }));
+}
+
+#[test]
+fn files_at_hand_are_tried() {
+    let folder = Folder::new("files");
+    folder.write("expected.cpio", &std::fs::read(folder.0.join("initrd")).unwrap());
+    std::fs::create_dir(folder.0.join("builds")).unwrap();
+    folder.write("builds/motd", b"good bye");
+    folder.write("initrd", &archive(&[("init", b"agent"), ("conf", b"config"), ("motd", b"good bye")]));
+    let other = folder.measure(SNP, "quiet panic=-1");
+    let blind = folder.explain(&format!("{} --budget 2000", digest(&other)), 3);
+    assert!(blind.contains("only narrowed down") && blind.contains("Next: Give the expected initrd"), "{blind}");
+    let told = folder.explain(&format!("{} --initrd expected.cpio --try builds", digest(&other)), 3);
+    assert!(told.starts_with("The initrd differs: its file `/motd` was replaced by `motd`.\n"), "{told}");
+    let told = folder.explain(&format!("{} --initrd initrd", digest(&other)), 3);
+    assert!(told.starts_with("The initrd differs: its file `/motd` has other contents.\n"), "{told}");
+    let told = folder.explain(&format!("{} --budget 10", digest(&other)), 3);
+    assert!(told.contains("Tried: 10 combinations") && told.contains("--budget"), "{told}");
+}
+
+#[test]
+fn unfit_inputs_are_refused_with_their_cause() {
+    let folder = Folder::new("refused");
+    folder.write("noise", &[7; 300]);
+    let same = folder.measure(SNP, "quiet panic=-1");
+    assert!(folder.refused("explain expected.toml noise", 3).contains("noise: this is no measurement that is known"));
+    assert!(folder.refused("explain expected.toml absent", 3).contains("absent"));
+    assert!(folder.refused(&format!("explain noise {}", digest(&same)), 3).contains("noise: "));
+    let log = format!("explain expected.toml {} --log noise", digest(&same));
+    assert!(folder.refused(&log, 3).contains("not a crypto-agile event log"));
+    folder.refused("explain expected.toml", 2);
+    assert!(folder.refused(&format!("explain expected.toml {} {NAMED}", digest(&same)), 2).contains("--agent-file"));
+    let quote = [&[4, 0, 2, 0, 0, 0, 0, 0][..], &[0; 700]].concat();
+    folder.write("sgx.quote", &quote);
+    assert!(folder.refused("explain expected.toml sgx.quote", 3).contains("only TDX quotes"));
+}
