@@ -1,11 +1,13 @@
-//! An OVMF image: its footer table, both kinds of launch metadata, and the digests that are built on them.
+//! An OVMF image: its footer table, both kinds of launch metadata, and the digests that are built on them; and what is
+//! stored of an image for SNP launches.
 #![no_main]
 
 use std::num::NonZeroU16;
 
 use inwit_fuzz::vector;
+use inwit_measurements::ovmf::SevSection;
 use inwit_measurements::ovmf::{Firmware, PAGE};
-use inwit_measurements::snp::{CpuSignature, DirectBoot, GuestFeatures, Vmm, launch_digest};
+use inwit_measurements::snp::{CpuSignature, DirectBoot, FirmwareLaunch, GuestFeatures, SvsmImages, Vmm};
 use inwit_measurements::tdx::{Pass, cfv_digest, mrtd};
 use libfuzzer_sys::fuzz_target;
 
@@ -36,21 +38,49 @@ fn tdvf() -> Vec<u8> {
 fn first() -> Vec<Vec<u8>> {
     assert!(mrtd(&tdvf(), Pass::Single).is_ok(), "the first input is to be a sound one");
     let real = ["ovmf_AmdSev_suffix.bin", "ovmf_OvmfX64_suffix.bin"];
-    real.map(|name| vector(&format!("virtee+sev-snp-measure/{name}"))).into_iter().chain([tdvf()]).collect()
+    let images: Vec<_> = real.map(|name| vector(&format!("virtee+sev-snp-measure/{name}"))).into();
+    let stored = images.iter().filter_map(|image| FirmwareLaunch::measure(image).ok());
+    let stored: Vec<_> = stored.filter_map(|launch| serde_json::to_vec(&launch).ok()).collect();
+    images.into_iter().chain(stored).chain([tdvf()]).collect()
+}
+
+/// Metadata may name up to a GiB, which is slow but meant; only little is hashed here.
+fn few(bytes: u64) -> bool {
+    bytes <= 1 << 24
+}
+
+fn all_bytes(sections: &[SevSection]) -> u64 {
+    sections.iter().map(|section| u64::from(section.size)).sum()
+}
+
+/// Every shape has a digest or a named reason, and the stored form gives the same.
+fn launches(launch: &FirmwareLaunch) {
+    let stored = serde_json::to_vec(launch).unwrap();
+    assert_eq!(serde_json::from_slice::<FirmwareLaunch>(&stored).unwrap(), *launch);
+    if !few(all_bytes(launch.sections())) {
+        return;
+    }
+    let boot = DirectBoot::measure(b"kernel", b"initrd", "console=ttyS0").unwrap();
+    for vmm in Vmm::ALL {
+        for (boot, vcpus) in [(None, NonZeroU16::MIN), (Some(&boot), NonZeroU16::MAX)] {
+            let _ = launch.digest(boot, vcpus, CpuSignature::EPYC_V4, GuestFeatures::SNP, vmm);
+        }
+    }
 }
 
 fuzz_target!(init: inwit_fuzz::begin_with(first()), |input: &[u8]| {
+    if let Ok(launch) = serde_json::from_slice::<FirmwareLaunch>(input) {
+        return launches(&launch);
+    }
     // Everything is found from the end, and only whole pages are an image.
     let mut image = vec![0; input.len().next_multiple_of(PAGE) - input.len()];
     image.extend(input);
     let Ok(firmware) = Firmware::parse(&image) else { return };
-    // Metadata may name up to a GiB, which is slow but meant; only small ones are hashed here.
-    let few = |bytes: u64| bytes <= 1 << 24;
-    if firmware.sev_sections().is_ok_and(|all| few(all.iter().map(|one| u64::from(one.size)).sum())) {
-        let boot = DirectBoot::measure(b"kernel", b"initrd", "console=ttyS0").unwrap();
-        for (boot, vcpus) in [(None, NonZeroU16::MIN), (Some(&boot), NonZeroU16::MAX)] {
-            let _ = launch_digest(&image, boot, vcpus, CpuSignature::EPYC_V4, GuestFeatures::SNP, Vmm::Qemu);
-        }
+    if let Ok(launch) = FirmwareLaunch::measure(&image) {
+        launches(&launch);
+    }
+    if let Ok(launch) = (SvsmImages { firmware: &image, variables_bytes: 0x1000, svsm: &image }).measure() {
+        launches(&launch);
     }
     if firmware.tdvf_sections().is_ok_and(|all| few(all.iter().map(|one| one.size).sum())) {
         assert!([Pass::Single, Pass::TwoPass].iter().all(|pass| mrtd(&image, *pass).is_ok()));
