@@ -69,10 +69,10 @@ repro:
 fuzz *ARGUMENTS:
     cargo run --quiet --locked --package inwit-tests --bin inwit-fuzz -- {{ARGUMENTS}}
 
-# SNP verification beside the `sev` crate, outside of the workspace because of what that crate brings
+# SNP verification and launch digests beside the `sev` crate, outside of the workspace because of what that crate brings
 bench-beside *ARGUMENTS:
     cp Cargo.lock tests/beside/Cargo.lock
-    cd tests/beside; cargo bench --target-dir ../../target/beside --bench snp {{ARGUMENTS}}
+    cd tests/beside; cargo bench --target-dir ../../target/beside {{ARGUMENTS}}
 
 # every benchmark; numbers are printed, nothing is judged
 bench *ARGUMENTS:

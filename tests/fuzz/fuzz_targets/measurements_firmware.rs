@@ -53,6 +53,9 @@ fn all_bytes(sections: &[SevSection]) -> u64 {
     sections.iter().map(|section| u64::from(section.size)).sum()
 }
 
+/// Enough that all kinds of register pages are hashed.
+const SOME_VCPUS: NonZeroU16 = NonZeroU16::new(9).unwrap();
+
 /// Every shape has a digest or a named reason, and the stored form gives the same.
 fn launches(launch: &FirmwareLaunch) {
     let stored = serde_json::to_vec(launch).unwrap();
@@ -62,7 +65,7 @@ fn launches(launch: &FirmwareLaunch) {
     }
     let boot = DirectBoot::measure(b"kernel", b"initrd", "console=ttyS0").unwrap();
     for vmm in Vmm::ALL {
-        for (boot, vcpus) in [(None, NonZeroU16::MIN), (Some(&boot), NonZeroU16::MAX)] {
+        for (boot, vcpus) in [(None, NonZeroU16::MIN), (Some(&boot), SOME_VCPUS)] {
             let _ = launch.digest(boot, vcpus, CpuSignature::EPYC_V4, GuestFeatures::SNP, vmm);
         }
     }
