@@ -72,7 +72,7 @@ fuzz *ARGUMENTS:
 # SNP verification and launch digests beside the `sev` crate, outside of the workspace because of what that crate brings
 bench-beside *ARGUMENTS:
     cp Cargo.lock tests/beside/Cargo.lock
-    cd tests/beside; cargo bench --target-dir ../../target/beside {{ARGUMENTS}}
+    cd tests/beside; cargo bench --target-dir ../../target/beside --bench '*' {{ARGUMENTS}}
 
 # every benchmark; numbers are printed, nothing is judged
 bench *ARGUMENTS:

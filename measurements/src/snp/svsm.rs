@@ -1,7 +1,8 @@
 //! A launch with an SVSM (COCONUT) that QEMU places below the firmware, and that starts in its stead.
 //!
 //! Source: what COCONUT's QEMU and the independent calculator sev-snp-measure 0.0.13 do: the pages of the firmware, those of
-//! the SVSM, then the sections of the SVSM's own metadata; every vCPU starts in the SVSM, in protected mode.
+//! the SVSM, then the sections of the SVSM's own metadata; every vCPU starts in the SVSM, in protected mode. That
+//! calculator knows SEV_FEATURES 0x1 only; here they are what is given.
 //!
 //! Not trusted: both images. Never done here: SVSMs in IGVM files, which carry their own directives.
 

@@ -13,6 +13,7 @@ use inwit_measurements::snp::{CpuSignature, GuestFeatures, Vmm, launch_digest};
 use sev::measurement::snp::{SnpMeasurementArgs, snp_calc_launch_digest};
 use sev::measurement::vcpu_types::CpuType;
 use sev::measurement::vmsa::{GuestFeatures as TheirFeatures, VMMType};
+use sev::parser::Decoder as _;
 
 const AMDSEV: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/world/firmware/ovmf-amdsev/usr/share/ovmf/OVMF.amdsev.fd");
@@ -29,7 +30,7 @@ fn theirs(path: &Path, vcpus: u16) -> String {
         vcpus: vcpus.into(),
         vcpu_type: CpuType::EpycV4,
         ovmf_file: path.to_owned(),
-        guest_features: TheirFeatures(1),
+        guest_features: TheirFeatures::decode(&mut 1u64.to_le_bytes().as_slice(), ()).unwrap(),
         kernel_file: None,
         initrd_file: None,
         append: None,
