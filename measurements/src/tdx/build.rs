@@ -3,7 +3,7 @@
 //! Sources: edk2 `OvmfPkg` (TdxHelperLib, QemuFwCfgLib cache, PlatformBootManagerLib, SmbiosMeasurementDxe) and its
 //! releases: configuration items, SMBIOS and a second boot option came with edk2-stable202505. Layouts up to
 //! edk2-stable202502 were compared with event logs of real TDs; the later one with values that others published from
-//! theirs, so keep a recorded log beside it ([`super::Recorded`]).
+//! theirs, so keep a recorded log beside it ([`super::MachineEvents::record`]).
 //!
 //! Not trusted: the image. A build without the code that measures is refused: in a TD its registers stay zero, whatever
 //! it starts. Not told by the image: where the separator at ready-to-boot goes (RTMR1 since edk2-stable202411).

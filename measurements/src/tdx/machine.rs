@@ -23,6 +23,9 @@ const ACPI: &[u8] = b"ACPI DATA";
 const FW_CFG_NAME: usize = 56;
 
 /// What RTMR0 holds beyond the configuration volume, on a machine that starts a kernel given to QEMU.
+///
+/// The places of `authorities` and `smbios` follow from when edk2 measures them; no log of a real direct boot with either
+/// was at hand to compare with. A recorded log with another order is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineEvents {
     /// Digest of the TD HOB list that the hypervisor builds.

@@ -12,8 +12,8 @@ use inwit_measurements::Digest;
 use inwit_measurements::made_from::{MadeFrom, Role};
 use inwit_measurements::reference::Measured;
 use inwit_measurements::tdx::{
-    Event, KernelHeader, Machine, MachineEvents, Pass, Separators, cfv_digest, extend_register, mrtd, rtmr0_events,
-    rtmr1_of_start, rtmr2_of_start,
+    Build, BuildError, Event, KernelHeader, Machine, MachineEvents, Pass, Separators, cfv_digest, extend_register,
+    mrtd, rtmr0_events, rtmr1_of_start, rtmr2_of_start,
 };
 use inwit_measurements::uki::UnifiedImage;
 use inwit_measurements::vtpm::Start;
@@ -158,6 +158,10 @@ fn compute(inputs: &Inputs, start: &Start<'_>) -> Result<Computed, Failure> {
         PassArgument::Both => vec![("mrtd_single", value(Pass::Single)?), ("mrtd_two_pass", value(Pass::TwoPass)?)],
     };
     let (machine, recorded) = machine(inputs)?;
+    // Without a log, nothing else would tell that the firmware leaves the registers at zero.
+    if let (None, Err(error @ BuildError::MeasuresNothing(_))) = (&machine, Build::inspect(&inputs.firmware)) {
+        return Err(Failure::refused(error));
+    }
     let given = match arguments.separator {
         SeparatorArgument::Rtmr1 => Separators::Rtmr0AndRtmr1,
         SeparatorArgument::Rtmr0 => Separators::Rtmr0Twice,
