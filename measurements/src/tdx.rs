@@ -8,6 +8,7 @@
 
 mod acpi;
 mod build;
+mod disk;
 mod hob;
 mod machine;
 mod predict;
@@ -17,6 +18,7 @@ mod store;
 
 pub use acpi::{AcpiBlobs, AcpiError, MAX_ACPI_BYTES};
 pub use build::{Build, BuildError};
+pub use disk::{DiskError, gpt_event};
 pub use hob::{HobError, td_hob};
 pub use machine::{MachineError, MachineEvents, rtmr0_events};
 pub use predict::{Machine, MachineConfigurationError};
@@ -27,7 +29,7 @@ use ring::digest::Context;
 use crate::digest::{Digest, finish, sha384, sha384_context};
 use crate::ovmf::{Firmware, FirmwareError, PAGE, TdvfSection};
 
-pub use start::{StartError, rtmr1_of_start, rtmr2_of_start};
+pub use start::{StartError, rtmr1_of_disk, rtmr1_of_start, rtmr2_of_start};
 pub use store::{StoreError, Variable, secure_boot, variables};
 
 pub use crate::uefi::{SecureBoot, SecureBootVariables};

@@ -14,8 +14,8 @@ use inwit_measurements::linux::DirectKernel;
 use inwit_measurements::ovmf::Firmware;
 use inwit_measurements::tdx::{
     AcpiBlobs, Build, BuildError, KernelHeader, Machine, MachineError, MachineEvents, Pass, SecureBoot,
-    SecureBootVariables, Separators, cfv_digest, extend_register, mrtd, rtmr0_events, rtmr1_events, secure_boot,
-    td_hob, variables,
+    SecureBootVariables, Separators, cfv_digest, extend_register, gpt_event, mrtd, rtmr0_events, rtmr1_events,
+    secure_boot, td_hob, variables,
 };
 use inwit_measurements::vtpm::{Ima, MeasuredBoot, Start, predict};
 use inwit_measurements::{Digest, sha256, sha384};
@@ -411,5 +411,56 @@ fn section_names_are_measured_as_predicted() {
         assert_eq!((pair[0].data, pair[1].data), (data.as_slice(), data.as_slice()));
         let digest = Digest::from_bytes(pair[0].digest::<48>(0x000c).unwrap());
         assert_eq!(digest, sha384(&[name.as_bytes(), &[0]].concat()));
+    }
+}
+
+/// The partition tables that real TDs measured, from a disk that has them.
+#[test]
+fn partition_tables_are_measured_as_real_firmware_does() {
+    for log in [
+        "google+go-eventlog/cos-113-intel-tdx.bin.gz",
+        "confidential-containers+trustee/eventlog/CCEL_data_gcp.gz",
+        "confidential-containers+trustee/eventlog/CCEL_data_grub",
+        "confidential-containers+trustee/eventlog/CCEL_AAEL_alibabacloud",
+    ] {
+        let Some(bytes) = vector(log) else { continue };
+        let events = EventLog::parse(&bytes).unwrap().events;
+        let table = events.iter().find(|event| event.event_type == 0x8000_0006).unwrap();
+        // The header's sector, then the entries where it says, with unused ones between them.
+        let mut disk = vec![0; 512];
+        disk.extend(&table.data[..92]);
+        let place = u64::from_le_bytes(table.data[72..80].try_into().unwrap()) as usize * 512;
+        disk.resize(place, 0);
+        for entry in table.data[100..].chunks(128) {
+            disk.extend([entry, &[0; 128]].concat());
+        }
+        disk.resize(1 << 20, 0);
+        let measured = gpt_event(&disk).unwrap();
+        assert_eq!(measured, table.data, "{log}");
+        assert_eq!(sha384(&measured).as_bytes(), &table.digest::<48>(0x000c).unwrap());
+    }
+}
+
+/// Unified kernel images that real TDs started from a disk: RTMR0 is recorded with its boot variables and keys, and RTMR1
+/// has the events that are predicted.
+#[test]
+fn real_boots_of_unified_images_have_the_predicted_shape() {
+    for log in [
+        "confidential-containers+trustee/eventlog/CCEL_data_gcp.gz",
+        "confidential-containers+trustee/eventlog/CCEL_data_grub_gke.gz",
+    ] {
+        let Some(bytes) = vector(log) else { continue };
+        let (replay, machine) = (replay_ccel(&bytes).unwrap(), MachineEvents::record(&bytes).unwrap());
+        let cfv = replay.events.iter().find(|event| event.event_type == 0x8000_000a).unwrap().digest(0x000c).unwrap();
+        let events = rtmr0_events(Digest::from_bytes(cfv), &machine);
+        assert_eq!(extend_register(&events).as_bytes(), &replay.rtmrs[0]);
+        let boot: Vec<_> = machine.boot.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(boot, ["BootOrder", "Boot0001", "Boot0000"]);
+        assert!(!machine.secure_boot.pk.is_empty() && machine.secure_boot.enabled == Some(0));
+        // Action, separator, partition table, the image, the kernel inside it, two actions.
+        let types: Vec<_> =
+            replay.events.iter().filter(|event| event.index == 2).map(|event| event.event_type).collect();
+        let [action, image] = [0x8000_0007, 0x8000_0003];
+        assert_eq!(types, [action, 4, 0x8000_0006, image, image, action, action]);
     }
 }

@@ -6,8 +6,9 @@
 //! 6.9 and later). Names and order of section events agree with the log of a real TD; the whole of a unified boot was
 //! compared with no hardware.
 //!
-//! A disk boot measures more: the partition table, boot variables of the disk, shim and boot loader. It is not
-//! predicted. Not trusted: all files. Never guesses what another release of the stub does.
+//! From a disk, the image is loaded after the partition table is measured; boot variables then name the disk. Shim and
+//! boot loaders measure more and are not predicted. Not trusted: all files. Never guesses what another release of the
+//! stub does.
 
 use thiserror::Error;
 
@@ -78,6 +79,28 @@ pub fn rtmr1_of_start(
         let end = events.len().saturating_sub(2);
         events.splice(end..end, inner.events);
     }
+    Ok(events)
+}
+
+/// RTMR1 when firmware finds the unified kernel image as the boot loader of a disk, without shim or another loader before
+/// it. `gpt` as from [`super::gpt_event`].
+///
+/// # Errors
+/// [`StartError`].
+pub fn rtmr1_of_disk(
+    image: &[u8],
+    profile: Option<usize>,
+    gpt: &[u8],
+    separators: Separators,
+) -> Result<Vec<Event>, StartError> {
+    let start = Start::Unified { image, profile };
+    let mut events = rtmr1_of_start(&start, KernelHeader::AsBuilt, separators)?;
+    let mut table = Log::new(2);
+    table.hashed(event_type::GPT, gpt.to_vec(), "partition table of the disk");
+    // The boot option is called first, the phase ends, then its disk and its image are looked at.
+    let image = events.remove(0);
+    let at = if separators == Separators::Rtmr0AndRtmr1 { 2 } else { 1 };
+    events.splice(at..at, table.events.into_iter().chain([image]));
     Ok(events)
 }
 
@@ -166,6 +189,19 @@ mod tests {
         ];
         assert_eq!(digests, expected);
         assert_eq!(second[0].data, b".\0l\0i\0n\0u\0x\0\0\0");
+    }
+
+    #[test]
+    fn a_disk_is_measured_before_its_boot_loader() {
+        let image = unified("252.39", &[]);
+        let types = |separators| -> Vec<u32> {
+            let events = rtmr1_of_disk(&image, None, b"table", separators).unwrap();
+            assert!(events.iter().any(|event| event.digest == sha384(b"table")));
+            events.iter().map(|event| event.event_type).collect()
+        };
+        let end = [0x8000_0006, 0x8000_0003, 0x8000_0003, 0x8000_0007, 0x8000_0007];
+        assert_eq!(types(Separators::Rtmr0AndRtmr1), [&[0x8000_0007, 4][..], &end].concat());
+        assert_eq!(types(Separators::Rtmr0Twice), [&[0x8000_0007][..], &end].concat());
     }
 
     #[test]

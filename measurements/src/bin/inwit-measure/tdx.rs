@@ -13,12 +13,13 @@ use inwit_measurements::made_from::{MadeFrom, Role};
 use inwit_measurements::reference::Measured;
 use inwit_measurements::tdx::{
     Build, BuildError, Event, KernelHeader, Machine, MachineEvents, Pass, Separators, cfv_digest, extend_register,
-    mrtd, rtmr0_events, rtmr1_of_start, rtmr2_of_start,
+    mrtd, rtmr0_events, rtmr1_of_disk, rtmr1_of_start, rtmr2_of_start,
 };
 use inwit_measurements::uki::UnifiedImage;
 use inwit_measurements::vtpm::Start;
 
 use crate::files::{Failure, file_name, read};
+use crate::progress::stage;
 use crate::report::{TdEvent, Values};
 use inputs::Inputs;
 use source::{Named, Qemu, named, source_of};
@@ -51,6 +52,10 @@ pub(crate) struct TdxArguments {
     /// Which profile of the image is booted, from 0, if it has profiles.
     #[arg(long, value_name = "NUMBER", requires = "uki")]
     pub(crate) profile: Option<usize>,
+    /// Raw image of the disk from which firmware starts the unified image itself, where it is not given to -kernel. RTMR0
+    /// then needs the disk's --boot-variable.
+    #[arg(long, value_name = "FILE", requires = "uki", conflicts_with = "kernel")]
+    pub(crate) disk: Option<PathBuf>,
     /// Guest memory in MiB, as given to -m.
     #[arg(long, value_name = "MIB")]
     pub(crate) memory: u32,
@@ -168,6 +173,11 @@ fn compute(inputs: &Inputs, start: &Start<'_>) -> Result<Computed, Failure> {
     };
     let separators = machine.as_ref().map_or(given, |machine| machine.separators);
     let header = if arguments.qemu.fills_in_header() { KernelHeader::FilledIn } else { KernelHeader::AsBuilt };
+    let rtmr1 = match (&inputs.gpt, start) {
+        (Some(gpt), Start::Unified { image, profile }) => rtmr1_of_disk(image, *profile, gpt, separators),
+        _ => rtmr1_of_start(start, header, separators),
+    };
+    let rtmr1 = rtmr1.map_err(Failure::refused)?;
     let cfv = cfv_digest(&inputs.firmware).map_err(Failure::refused)?;
     let events = |events: Vec<Event>| events.into_iter().map(|event| source_of(inputs, event, None)).collect();
     let rtmr0 = machine.map(|machine| {
@@ -175,12 +185,7 @@ fn compute(inputs: &Inputs, start: &Start<'_>) -> Result<Computed, Failure> {
         let events = rtmr0_events(cfv, &machine).into_iter();
         events.map(|event| source_of(inputs, event, computed.as_deref())).collect()
     });
-    Ok(Computed {
-        mrtd,
-        rtmr0,
-        rtmr1: events(rtmr1_of_start(start, header, separators).map_err(Failure::refused)?),
-        rtmr2: events(rtmr2_of_start(start).map_err(Failure::refused)?),
-    })
+    Ok(Computed { mrtd, rtmr0, rtmr1: events(rtmr1), rtmr2: events(rtmr2_of_start(start).map_err(Failure::refused)?) })
 }
 
 /// The machine's part of RTMR0, computed or recorded; whether it was recorded.
@@ -195,6 +200,7 @@ fn machine(inputs: &Inputs) -> Result<(Option<MachineEvents>, bool), Failure> {
         SeparatorArgument::Rtmr0 => Separators::Rtmr0Twice,
     };
     let authority = arguments.authority.as_deref().map(read).transpose()?;
+    stage("looking into the firmware");
     let machine = Machine {
         firmware: &inputs.firmware,
         memory_mib: arguments.memory,

@@ -2,9 +2,13 @@
 //!
 //! Not trusted: all of them. Never computes a register.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
 use inwit_measurements::linux::DirectKernel;
 use inwit_measurements::ovmf::Firmware;
-use inwit_measurements::tdx::{AcpiBlobs, td_hob};
+use inwit_measurements::tdx::{AcpiBlobs, gpt_event, td_hob};
 use inwit_measurements::vtpm::Start;
 use inwit_measurements::{Digest, sha384};
 
@@ -12,11 +16,24 @@ use super::TdxArguments;
 use super::source::named;
 use crate::files::{Failure, read};
 
+/// Enough of a disk for its partition table.
+const DISK_START_BYTES: u64 = 1 << 20;
+
+fn partition_table(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut start = Vec::new();
+    File::open(path)
+        .and_then(|disk| disk.take(DISK_START_BYTES).read_to_end(&mut start))
+        .map_err(|cause| Failure::Unreadable { path: path.to_owned(), cause })?;
+    gpt_event(&start).map_err(Failure::refused)
+}
+
 /// What was read.
 pub(super) struct Inputs<'a> {
     pub(super) arguments: &'a TdxArguments,
     pub(super) firmware: Vec<u8>,
     pub(super) machine_log: Option<Vec<u8>>,
+    /// The partition table of the disk that is booted from, as it is measured.
+    pub(super) gpt: Option<Vec<u8>>,
     started: Vec<u8>,
     initrd: Vec<u8>,
 }
@@ -28,6 +45,7 @@ impl<'a> Inputs<'a> {
             arguments,
             firmware: read(&arguments.ovmf)?,
             machine_log: arguments.machine_log.as_deref().map(read).transpose()?,
+            gpt: arguments.disk.as_deref().map(partition_table).transpose()?,
             started: started.map(read).transpose()?.unwrap_or_default(),
             initrd: arguments.initrd.as_deref().map(read).transpose()?.unwrap_or_default(),
         })

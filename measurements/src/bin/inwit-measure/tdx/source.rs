@@ -103,6 +103,7 @@ pub(super) fn source_of(inputs: &Inputs, event: Event, computable: Option<&[Dige
         }
         (Part::CommandLine, _) => given(arguments.uki.is_some(), "--uki", "--append"),
         (Part::Initrd, _) => given(arguments.uki.is_some(), "--uki", "--initrd"),
+        (Part::Disk, _) => "--disk",
         (Part::Kernel, _) if arguments.uki.is_none() => {
             given(arguments.qemu.fills_in_header(), "--kernel, --initrd and --memory", "--kernel")
         }
