@@ -204,6 +204,9 @@ fn unfit_inputs_are_named() {
     assert!(folder.refuse(&format!("{TDX} --machine-log noise"), 3).contains("not a crypto-agile event log"));
     assert!(folder.refuse(&format!("{TDX} --acpi-tables noise"), 3).contains("ACPI table at offset 0x0"));
     assert!(folder.refuse("tdx --ovmf OVMF.fd --uki kernel --memory 512", 3).contains("unified kernel image"));
+    assert!(
+        folder.refuse("tdx --ovmf OVMF.fd --uki kernel --disk noise --memory 512", 3).contains("no GUID partition")
+    );
     for usage in [
         "tdx --ovmf OVMF.fd --memory 512",
         "tdx --ovmf OVMF.fd --kernel kernel --uki kernel --memory 512",
@@ -213,6 +216,7 @@ fn unfit_inputs_are_named() {
         "tdx --ovmf OVMF.fd --kernel kernel --memory 512 --acpi-rsdp noise",
         "tdx --ovmf OVMF.fd --kernel kernel --memory 512 --machine-log ccel --acpi-tables noise",
         "tdx --ovmf OVMF.fd --kernel kernel --memory 512 --machine-log ccel --separator rtmr0",
+        "tdx --ovmf OVMF.fd --kernel kernel --disk kernel --memory 512",
     ] {
         folder.refuse(usage, 2);
     }

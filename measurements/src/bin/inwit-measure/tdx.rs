@@ -200,19 +200,39 @@ fn machine(inputs: &Inputs) -> Result<(Option<MachineEvents>, bool), Failure> {
         SeparatorArgument::Rtmr0 => Separators::Rtmr0Twice,
     };
     let authority = arguments.authority.as_deref().map(read).transpose()?;
+    let (fw_cfg, boot) = (named(&arguments.fw_cfg)?, named(&arguments.boot_variable)?);
+    if arguments.disk.is_some() {
+        check_disk(inputs, &fw_cfg, &boot)?;
+    }
     stage("looking into the firmware");
     let machine = Machine {
         firmware: &inputs.firmware,
         memory_mib: arguments.memory,
         acpi: &acpi,
-        fw_cfg: &named(&arguments.fw_cfg)?,
+        fw_cfg: &fw_cfg,
         secure_boot: None,
         authority: authority.as_deref(),
         smbios: arguments.smbios_digest,
-        boot: &named(&arguments.boot_variable)?,
+        boot: &boot,
         separators,
     };
     Ok((Some(machine.events().map_err(Failure::refused)?), false))
+}
+
+/// With a disk, what firmware and QEMU do without one is no default.
+fn check_disk(inputs: &Inputs, fw_cfg: &[(String, Vec<u8>)], boot: &[(String, Vec<u8>)]) -> Result<(), Failure> {
+    if boot.is_empty() {
+        return Err(Failure::Usage(
+            "a disk has a boot option: give --boot-variable for BootOrder and each of it".into(),
+        ));
+    }
+    let orders = fw_cfg.iter().any(|(name, _)| name == "bootorder");
+    if !orders && Build::inspect(&inputs.firmware).map_err(Failure::refused)?.fw_cfg {
+        let cause = "this firmware measures the order in which QEMU names boot devices: give --fw-cfg bootorder=FILE, an empty \
+                     file if no device has a bootindex";
+        return Err(Failure::Usage(cause.to_owned()));
+    }
+    Ok(())
 }
 
 /// What the registers are computed from, for explaining a mismatch later.
