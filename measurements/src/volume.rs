@@ -66,6 +66,17 @@ pub fn dxe_volume_sha256(code: &[u8]) -> Result<Digest<32>, VolumeError> {
     volumes.next().transpose()?.map(sha256).ok_or(VolumeError::NoDxe)
 }
 
+/// The PEI volume as the firmware unpacks it, before it runs.
+///
+/// # Errors
+/// [`VolumeError`].
+pub(crate) fn pei_volume(code: &[u8]) -> Result<Vec<u8>, VolumeError> {
+    let unpacked = unpacked(code)?;
+    let first = sections(&unpacked)
+        .find(|section| section.as_ref().map_or(true, |section| section.kind == SECTION_VOLUME_IMAGE));
+    first.transpose()?.map(|section| section.body.to_vec()).ok_or(VolumeError::NoDxe)
+}
+
 /// What the compressed section unpacks to: a stream of sections, volumes among them.
 ///
 /// # Errors

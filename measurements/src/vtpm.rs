@@ -6,12 +6,13 @@
 //!
 //! PCR 0 needs one recorded value: the PEI volume runs in memory and by the time it is measured holds a description of
 //! the machine (memory size, vCPUs), so its digest is the second event of PCR 0 in the log of a trusted boot, once for
-//! each machine shape. The DXE volume is computed here from the code image. A unified image that lies on a disk is not
+//! each machine shape; for one known build it is computed. The DXE volume is computed here from the code image. A unified image that lies on a disk is not
 //! predicted: its partition table, boot options and boot manager are measured as well.
 //!
 //! Not trusted: all files. Never talks to a TPM.
 
 mod ima;
+mod pei;
 pub(crate) mod start;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use crate::uki::UkiError;
 use crate::volume::{VolumeError, dxe_volume_sha256};
 
 pub use ima::Ima;
+pub use pei::{PeiError, compute_pei_volume};
 pub use start::{Start, image_events};
 
 /// CRTM version string of OVMF builds: empty, in UTF-16.
@@ -49,7 +51,8 @@ pub const AGENT_PCR: u8 = 15;
 pub struct MeasuredBoot<'a> {
     /// The firmware code image (`OVMF_CODE*.fd`, or the whole `OVMF.fd`).
     pub firmware: &'a [u8],
-    /// Recorded digest of the PEI volume in memory; differs with memory size and vCPUs.
+    /// Digest of the PEI volume in memory, recorded ([`record_pei_volume`]) or computed ([`compute_pei_volume`]); differs
+    /// with memory size and vCPUs.
     pub pei_volume: Digest<32>,
     /// What the firmware starts.
     pub start: Start<'a>,

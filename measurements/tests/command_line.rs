@@ -197,6 +197,8 @@ fn unfit_inputs_are_refused_with_their_cause() {
     assert!(refuse(&folder.0, &vtpm, 3).contains("not a PE image"));
     let uki = format!("vtpm --ovmf OVMF.fd --uki noise --pei-digest {digest}");
     assert!(refuse(&folder.0, &uki, 3).contains("not a PE image"));
+    let computed = refuse(&folder.0, "vtpm --ovmf OVMF.fd --kernel kernel --memory 512", 3);
+    assert!(computed.contains("--machine-log"), "{computed}");
     assert!(refuse(&folder.0, "vtpm --log noise --events", 3).contains("not a crypto-agile event log"));
     let control = "snp --ovmf OVMF.fd --kernel kernel --initrd initrd --agent agent --config config --name a\u{7}b";
     assert!(refuse(&folder.0, control, 3).contains("no control characters"));
@@ -252,7 +254,6 @@ fn incomplete_command_lines_are_usage_errors() {
         "snp --ovmf OVMF.fd --vars-size 4096",
         "snp --ovmf OVMF.fd --agent agent",
         "snp --ovmf OVMF.fd --name payments",
-        "vtpm --ovmf OVMF.fd --kernel kernel --memory 512",
         "vtpm --ovmf OVMF.fd --memory 512 --machine-log log",
         "vtpm --ovmf OVMF.fd --kernel kernel --machine-log log",
         "vtpm --ovmf OVMF.fd --uki kernel --initrd initrd --machine-log log",

@@ -8,7 +8,9 @@ use inwit_measurements::Digest;
 use inwit_measurements::eventlog::replay_sha256;
 use inwit_measurements::linux::DirectKernel;
 use inwit_measurements::reference::Measured;
-use inwit_measurements::vtpm::{Ima, LAST_PREDICTED, MeasuredBoot, Start, predict, record_pei_volume};
+use inwit_measurements::vtpm::{
+    Ima, LAST_PREDICTED, MeasuredBoot, PeiError, Start, compute_pei_volume, predict, record_pei_volume,
+};
 use inwit_protocol::evidence::Platform::{self, AzureSnp, AzureTdx, Snp, Tdx, Vtpm};
 use inwit_protocol::refusal::RefusalCode::{self, *};
 use inwit_tests::hardware::azure::REPORT_INDEX;
@@ -25,6 +27,7 @@ use inwit_tests::world::qemu::{Boot, DEFAULT_APPEND, DEFAULT_MEMORY_MIB};
 use inwit_tests::world::setup::Step;
 use inwit_tests::world::swtpm::{EkCertificate, Swtpm};
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 
 use refusals_support::By::{self, Authority, GuestAfterGrant};
 use refusals_support::{Ground, assert_nothing_started, assert_one_refusal, ground};
@@ -118,6 +121,11 @@ fn every_register_is_as_predicted_and_as_logged() {
     let (append, memory_mib) = (DEFAULT_APPEND, DEFAULT_MEMORY_MIB);
     let start = Start::Direct(DirectKernel { kernel: &kernel, initrd: &initrd, append, memory_mib });
     let pei_volume = record_pei_volume(&log).unwrap();
+    // Of the build that is known it is computed, which is as good.
+    match compute_pei_volume(&firmware, memory_mib, NonZeroU16::MIN) {
+        Ok(computed) => assert_eq!(computed, pei_volume),
+        Err(error) => assert!(matches!(error, PeiError::Build(_)), "{error}"),
+    }
     let boot = MeasuredBoot { firmware: &firmware, pei_volume, start, ima: Ima::Sig, agent: None };
     let predicted = predict(&boot).unwrap().pcrs();
     let held: BTreeMap<u8, Digest<32>> = (0..=LAST_PREDICTED).zip(pcrs.map(Digest::from_bytes)).collect();

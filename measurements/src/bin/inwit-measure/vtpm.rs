@@ -3,18 +3,18 @@
 //! Not trusted: the words given and the files. Never talks to a TPM.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, ValueEnum};
-
 use inwit_measurements::eventlog::replay_sha256;
 use inwit_measurements::linux::DirectKernel;
 use inwit_measurements::made_from::{MadeFrom, Role};
 use inwit_measurements::reference::{AgentReference, Measured};
 use inwit_measurements::uki::UnifiedImage;
 use inwit_measurements::vtpm::{
-    Ima, MeasuredBoot, PcrEvent, Start, agent_event, extend_all, image_events, logged_events, predict,
-    record_pei_volume,
+    Ima, MeasuredBoot, PcrEvent, Start, agent_event, compute_pei_volume, extend_all, image_events, logged_events,
+    predict, record_pei_volume,
 };
 use inwit_measurements::{Digest, sha256};
 
@@ -46,8 +46,12 @@ pub(crate) struct VtpmArguments {
     /// Which profile of the image is booted, from 0, if it has profiles.
     #[arg(long, value_name = "NUMBER", requires = "uki")]
     pub(crate) profile: Option<usize>,
-    /// SHA-256 of the PEI volume in memory: the second event of PCR 0 in the log of a trusted boot.
-    #[arg(long, value_name = "SHA256", required_unless_present_any = ["machine_log", "log", "uki"], conflicts_with = "log")]
+    /// vCPUs, for PCR 0 of a firmware build whose PEI volume is computed.
+    #[arg(long, value_name = "NUMBER", default_value = "1", conflicts_with = "log")]
+    pub(crate) vcpus: NonZeroU16,
+    /// SHA-256 of the PEI volume in memory: the second event of PCR 0 in the log of a trusted boot. With neither this nor
+    /// --machine-log it is computed from --memory and --vcpus, for Debian 12's OVMF_CODE_4M.fd.
+    #[arg(long, value_name = "SHA256", conflicts_with = "log")]
     pub(crate) pei_digest: Option<Digest<32>>,
     /// That log itself (binary_bios_measurements), to take the digest from.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["pei_digest", "log"])]
@@ -126,12 +130,20 @@ fn predicted(arguments: &VtpmArguments, output: &OutputArguments) -> Result<Regi
         let pei_volume = match (&arguments.machine_log, arguments.pei_digest) {
             (Some(path), _) => record_pei_volume(&read(path)?).map_err(Failure::refused)?,
             (None, Some(digest)) => digest,
-            (None, None) => return Err(Failure::Usage("give --pei-digest or --machine-log".to_owned())),
+            (None, None) => computed_pei_volume(arguments, firmware)?,
         };
         let ima = arguments.ima.into();
         predict(&MeasuredBoot { firmware, pei_volume, start, ima, agent }).map_err(Failure::refused)
     })?;
     Ok((prediction.pcrs(), prediction.events))
+}
+
+fn computed_pei_volume(arguments: &VtpmArguments, firmware: &[u8]) -> Result<Digest<32>, Failure> {
+    let Some(memory_mib) = arguments.memory else {
+        return Err(Failure::Usage("give --memory, --pei-digest or --machine-log".to_owned()));
+    };
+    compute_pei_volume(firmware, memory_mib, arguments.vcpus)
+        .map_err(|error| Failure::refused(format_args!("{error}: give --pei-digest or --machine-log")))
 }
 
 /// The agent's event: the one given, or that of the agent whose Reference Values are asked for.
