@@ -71,7 +71,10 @@ pub(super) fn explain(
         let events: Vec<&PredictedEvent> = record.events.iter().filter(|event| event.register == *name).collect();
         let logged: Option<Vec<&Logged<'_>>> =
             log.as_ref().map(|log| log.iter().filter(|event| event.register == *name).collect());
-        let explained = if name == "mrtd" {
+        let known = |(finding, _): &(Finding, Certainty)| registers::follows(record, name, finding.component);
+        let explained = if log.is_none() && found.iter().any(known) {
+            None
+        } else if name == "mrtd" {
             guess.firmware(actual, search).map(|finding| vec![(finding, Certainty::Recomputed)])
         } else {
             match logged.filter(|logged| !logged.is_empty()) {
@@ -127,7 +130,7 @@ fn conclude(
         unexplained.iter().partition(|name| causes.iter().any(|cause| registers::follows(record, name, *cause)));
     if let (Some(first), false) = (findings.first_mut(), follows.is_empty()) {
         let names: Vec<&str> = follows.iter().map(|name| name.as_str()).collect();
-        first.detail.push(format!("{} differs with it, but cannot be computed from files.", names.join(", ")));
+        first.detail.push(format!("With it differs {}.", names.join(", ")));
     }
     if !left.is_empty() {
         findings.push(registers::narrowed(record, &left));

@@ -8,12 +8,14 @@ use super::super::{Candidate, Candidates, Component, Finding, Search, archive, r
 use super::super::{log, words};
 use super::replaced;
 use super::unified::Unified;
-use crate::digest::sha384;
+use crate::digest::{Digest, sha384};
 use crate::linux::DirectKernel;
-use crate::made_from::{EventDigest, InputFile, MadeFrom, Part, PredictedEvent, Role};
+use crate::made_from::{EventDigest, InitrdRecord, InputFile, MadeFrom, Part, PredictedEvent, Role};
 use crate::pe::{authenticode_sha256, authenticode_sha384};
+use crate::reference::AgentReference;
 use crate::tdx::{Pass, cfv_digest, mrtd};
 use crate::uefi::{SecureBoot, secure_boot_variables};
+use crate::vtpm::agent_event;
 
 /// Memory sizes in MiB that are tried: those that people give. From 2816 MiB on a q35 machine has 2048 MiB below 4 GiB.
 const MEMORY: [u32; 24] = [
@@ -70,6 +72,7 @@ impl<'a> Guess<'a> {
             Part::Firmware => self.firmware_event(event, search, hit),
             Part::Machine => self.memory_map(event, search, hit),
             Part::Section => self.section(event, search, hit),
+            Part::Agent => self.agent(event, search, hit),
             _ => None,
         }
     }
@@ -272,6 +275,42 @@ impl<'a> Guess<'a> {
             if hit(&log::hash(&event.digest, &file.contents)) {
                 let answer = format!("The unified kernel image differs: {what} is {}.", words::shown(&file.name));
                 return Some(Finding::new(Component::Section, answer));
+            }
+        }
+        None
+    }
+
+    /// The agent's own event: another executable or configuration, as files or inside the initrds at hand.
+    fn agent(&self, event: &PredictedEvent, search: &mut Search<'_>, hit: Hit<'_>) -> Option<Finding> {
+        let known = |role| Some((self.record.file(role)?.name.clone(), self.record.file(role)?.sha256));
+        let (before, configured) = (known(Role::Agent)?, known(Role::Configuration)?);
+        let of = |role| self.at_hand.of(role).map(|file| (file.name.clone(), file.sha256()));
+        let inside = |path: &Option<String>| -> Vec<(String, Digest<32>)> {
+            let Some(path) = path else { return Vec::new() };
+            let initrds = self.at_hand.of(Role::Initrd).map(|file| InitrdRecord::of(&file.contents));
+            initrds.filter_map(|initrd| Some((path.clone(), initrd.members.get(path)?.sha256))).collect()
+        };
+        let paths = self.record.initrd.clone().unwrap_or_default();
+        let agents = [before.clone()].into_iter().chain(of(Role::Agent)).chain(inside(&paths.agent));
+        let configurations: Vec<_> = [configured.clone()]
+            .into_iter()
+            .chain(of(Role::Configuration))
+            .chain(inside(&paths.configuration))
+            .collect();
+        for (agent, executable) in agents {
+            for (configuration, digest) in &configurations {
+                let reference = AgentReference { executable, configuration: *digest };
+                if !search.goes_on() {
+                    return None;
+                }
+                if event.digest == EventDigest::from(agent_event(&reference)) || !hit(&agent_event(&reference).into()) {
+                    continue;
+                }
+                let (component, what, name) = match executable == before.1 {
+                    true => (Component::Configuration, "agent's configuration", configuration),
+                    false => (Component::Agent, "agent", &agent),
+                };
+                return Some(Finding::new(component, format!("The {what} differs: it is {}.", words::shown(name))));
             }
         }
         None

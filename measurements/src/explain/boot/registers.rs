@@ -153,6 +153,7 @@ pub(super) fn by_search(
 pub(super) fn follows(record: &MadeFrom, register: &str, cause: Component) -> bool {
     // A unified kernel image is hashed as a whole, too.
     let whole = record.file(Role::Uki).is_some() && matches!(register, "pcr4" | "pcr11" | "rtmr1" | "rtmr2");
+    let agent = matches!(cause, Component::Agent | Component::Configuration);
     match cause {
         Component::CommandLine
         | Component::Kernel
@@ -160,7 +161,7 @@ pub(super) fn follows(record: &MadeFrom, register: &str, cause: Component) -> bo
         | Component::InitrdFile
         | Component::Agent
         | Component::Configuration
-        | Component::Section => whole,
+        | Component::Section => whole || (agent && matches!(register, "pcr15" | "rtmr3")),
         Component::Memory | Component::VcpuCount => matches!(register, "pcr0" | "rtmr0"),
         Component::Firmware => matches!(register, "pcr0" | "pcr1" | "pcr4" | "pcr7" | "rtmr0" | "mrtd"),
         _ => false,
