@@ -64,7 +64,12 @@ pub(crate) fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, Failure> {
     stage(format!("reading {}", path.display()));
     let mut bytes = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
+        .and_then(|file| {
+            // One piece of memory for a file that tells its length; the rest is read all the same, and bounded.
+            let told = file.metadata().map_or(0, |metadata| metadata.len().min(MAX_FILE_BYTES));
+            let _ = bytes.try_reserve_exact(usize::try_from(told).unwrap_or(0));
+            file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)
+        })
         .map_err(|cause| Failure::Unreadable { path: path.to_owned(), cause })?;
     if bytes.len() as u64 > MAX_FILE_BYTES { Err(Failure::TooLarge(path.to_owned())) } else { Ok(bytes) }
 }
