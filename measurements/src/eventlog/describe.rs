@@ -123,7 +123,7 @@ fn words(kind: u32, data: &[u8]) -> String {
         event_type::IPL => Some(boot_loader(data)),
         _ => None,
     };
-    known.unwrap_or_else(|| match data {
+    known.filter(|words| !words.is_empty()).unwrap_or_else(|| match data {
         [] => format!("{} without data", event_type::type_name(kind)),
         data => shown(data),
     })
@@ -323,6 +323,7 @@ mod tests {
         assert_eq!(section(b".linux\0"), "name of section .linux of a unified kernel image");
         assert_eq!(section(b"kernel"), "contents of section .linux of a unified kernel image");
         assert_eq!(of(event_type::IPL, b"grub_cmd set\0x"), "boot loader: grub_cmd set");
+        assert_eq!(of(event_type::EVENT_TAG, b"\0"), r"\x00", "a text without a character");
         assert_eq!(of(0x9999, b""), "an event of another type without data");
         assert_eq!(of(event_type::HANDOFF_TABLES2, b""), "EV_EFI_HANDOFF_TABLES2 without data");
         assert_eq!(boot("Boot0001", b"x"), "variable Boot0001: 1 bytes that are no boot option");

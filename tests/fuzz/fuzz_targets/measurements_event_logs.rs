@@ -2,7 +2,7 @@
 #![no_main]
 
 use inwit_fuzz::vector;
-use inwit_measurements::eventlog::{EventLog, encode_ccel, replay_ccel, replay_sha256};
+use inwit_measurements::eventlog::{EventLog, describe, encode_ccel, replay_ccel, replay_sha256};
 use inwit_measurements::sha384;
 use inwit_measurements::tdx::{Event, MachineEvents};
 use inwit_measurements::vtpm::record_pei_volume;
@@ -48,6 +48,10 @@ fn first() -> Vec<Vec<u8>> {
 
 fuzz_target!(init: inwit_fuzz::begin_with(first()), |input: &[u8]| {
     let parsed = EventLog::parse(input).is_ok();
+    for event in EventLog::parse(input).iter().flat_map(|log| &log.events) {
+        let words = describe(event).words;
+        assert!(!words.is_empty() && !words.chars().any(char::is_control), "{words:?}");
+    }
     assert!(replay_sha256(input).is_err() || parsed);
     assert!(replay_ccel(input).is_err() || parsed);
     let _ = record_pei_volume(input);
