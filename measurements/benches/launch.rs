@@ -2,6 +2,7 @@
 //!
 //! The firmware is the build with kernel hashes that the set-up fetches, or the image that `INWIT_OVMF` names. Timings are
 //! printed, nothing is judged.
+#![allow(clippy::print_stderr, reason = "this is a command line")]
 
 use std::hint::black_box;
 use std::num::NonZeroU16;
@@ -17,7 +18,7 @@ const AMDSEV: &str =
 fn main() {
     let path = std::env::var_os("INWIT_OVMF").map_or_else(|| PathBuf::from(AMDSEV), PathBuf::from);
     let Ok(image) = std::fs::read(&path) else {
-        println!("NOT RUN: {} is not there: run the set-up, or name an image by INWIT_OVMF", path.display());
+        eprintln!("NOT RUN: {} is not there: run the set-up, or name an image by INWIT_OVMF", path.display());
         return;
     };
     let mut criterion = Criterion::default().configure_from_args();
