@@ -283,3 +283,70 @@ fn a_log_that_lies_or_is_none_is_refused() {
     assert!(folder.refuse("log ccel --quote pcrs", 3).contains("no register in common"));
     folder.refuse("log", 2);
 }
+
+/// A log of one bank; events as register, digest.
+fn log_of(bank: (u16, u16), events: &[(u32, &[u8])]) -> Vec<u8> {
+    let spec = [b"Spec ID Event03\0".as_slice(), &[0, 0, 0, 0, 0, 2, 0, 2, 1, 0, 0, 0]].concat();
+    let spec = [spec, [bank.0.to_le_bytes(), bank.1.to_le_bytes()].concat(), vec![0]].concat();
+    let mut log = [&[0, 0, 0, 0, 3, 0, 0, 0][..], &[0; 20], &u32::try_from(spec.len()).unwrap().to_le_bytes()].concat();
+    log.extend(spec);
+    for (register, digest) in events {
+        log.extend([*register, 6, 1].map(u32::to_le_bytes).concat());
+        log.extend([&bank.0.to_le_bytes()[..], digest, &[0; 4]].concat());
+    }
+    log
+}
+
+#[test]
+fn a_register_without_events_is_not_explained() {
+    let folder = Folder::new("unexplained");
+    let text = folder.succeed("log ccel");
+    let [rtmr0, rtmr1] = ["rtmr0", "rtmr1"].map(|name| value(&text, name).to_owned());
+    let reported = |rtmr2: &str, rtmr3: &str| {
+        let (two, three) = (rtmr2.repeat(48), rtmr3.repeat(48));
+        folder.write("regs", format!("rtmr0 {rtmr0}\nrtmr1 {rtmr1}\nrtmr2 {two}\nrtmr3 {three}\n").as_bytes());
+    };
+    reported("00", "ab");
+    let apart = folder.succeed("log ccel --quote regs");
+    assert!(value(&apart, "rtmr3").contains("not compared: the running system"), "{apart}");
+    assert!(!apart.contains("rtmr2"), "nothing extended it: {apart}");
+    reported("cd", "00");
+    let missing = folder.run("log ccel --quote regs");
+    assert_eq!(missing.status.code(), Some(3));
+    let missing = String::from_utf8(missing.stdout).unwrap();
+    assert!(value(&missing, "rtmr2").contains("NOT EXPLAINED by this log") && !missing.contains("rtmr3"), "{missing}");
+    let json: Value = serde_json::from_slice(&folder.run("log ccel --quote regs --json").stdout).unwrap();
+    assert_eq!(json["registers"]["rtmr2"]["matches"].as_bool(), Some(false));
+    assert_eq!(json["registers"]["rtmr0"]["matches"].as_bool(), Some(true));
+}
+
+#[test]
+fn pcrs_without_events_are_not_explained() {
+    let folder = Folder::new("pcrs");
+    folder.write("tpm", &log_of((0x0b, 32), &[(7, &[7; 32])]));
+    let seven = value(&folder.succeed("log tpm"), "pcr7").to_owned();
+    let reported = |others: &[(u8, &str)]| {
+        let others = others.iter().map(|(pcr, byte)| format!("pcr{pcr} {}\n", byte.repeat(32)));
+        folder.write("regs", format!("pcr7 {seven}\n{}", others.collect::<String>()).as_bytes());
+        folder.run("log tpm --quote regs")
+    };
+    let good = reported(&[(4, "00"), (10, "aa"), (15, "bb"), (16, "cc"), (17, "ff"), (23, "dd")]);
+    assert_eq!(good.status.code(), Some(0));
+    assert_eq!(String::from_utf8(good.stdout).unwrap().matches("not compared: the running system").count(), 4);
+    for (pcr, byte) in [(0, "01"), (4, "ab"), (9, "ff"), (11, "ab"), (14, "ab"), (17, "00")] {
+        let output = reported(&[(pcr, byte)]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(3), "pcr{pcr}: {text}");
+        assert!(value(&text, &format!("pcr{pcr}")).contains("NOT EXPLAINED"), "{text}");
+    }
+}
+
+#[test]
+fn a_log_without_sha_256_may_be_of_either_kind() {
+    let folder = Folder::new("banks");
+    folder.write("sha384", &log_of((0x0c, 48), &[(7, &[7; 48])]));
+    let cause = folder.refuse("log sha384", 3);
+    for words in ["no SHA-256 bank. If it is a TPM's", "CC event log of a TD: event 0 extends register 7"] {
+        assert!(cause.contains(words), "{cause}");
+    }
+}
