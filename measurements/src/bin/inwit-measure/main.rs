@@ -2,6 +2,7 @@
 //!
 //! Not trusted: all input files. Never starts a guest, never asks a network.
 
+mod agent;
 mod arguments;
 mod convert;
 mod explain;
@@ -20,16 +21,15 @@ use std::process::ExitCode;
 
 use arguments::{Arguments, Command, OutputArguments};
 use clap::Parser;
-use files::{Failure, read};
+use files::Failure;
 use id_block::IdBlockCommand;
-use inwit_measurements::initrd::{Initrd, Tree};
 use inwit_measurements::reference::Form;
 use report::Printed;
 
 fn main() -> ExitCode {
     let Arguments { command, output } = Arguments::parse();
     let progress = progress::Progress::begin();
-    let printed = agent_is_measured(&command, &output).and_then(|()| computed(&command, &output)).and_then(printable);
+    let printed = agent::check(&command, &output).and_then(|()| computed(&command, &output)).and_then(printable);
     drop(progress);
     let differ = matches!(printed, Ok(Printed::Differ(_)));
     let bytes = match printed {
@@ -54,37 +54,6 @@ fn printable(printed: Printed) -> Result<Printed, Failure> {
         }
         printed => Ok(printed),
     }
-}
-
-/// Reference Values that name an agent whose bytes are not in what is measured would let any image speak for it: the host
-/// could boot its own, and have it name the registered agent.
-fn agent_is_measured(command: &Command, output: &OutputArguments) -> Result<(), Failure> {
-    let Some(agent) = &output.agent else { return Ok(()) };
-    let initrd = match command {
-        Command::Snp(snp) => snp.initrd.as_ref().map(read).transpose()?,
-        Command::Tdx(tdx) => tdx.initrd()?,
-        Command::Vtpm(vtpm) => vtpm.initrd()?,
-        // The image is not there: its owner says what is in it.
-        Command::Convert(_) => return Ok(()),
-        Command::Log(_) => return Err(Failure::Usage("a log names no agent".to_owned())),
-        Command::IdBlock(_) => return Err(Failure::Usage("an ID block names no agent".to_owned())),
-        Command::Explain(_) => {
-            return Err(Failure::Usage("explain writes no Reference Values: give --agent-file".to_owned()));
-        }
-    };
-    let bytes = initrd.ok_or(Failure::AgentUnmeasured)?;
-    let initrd = Initrd::read(&bytes).map_err(Failure::refused)?;
-    let tree = Tree::unpack(&initrd);
-    for path in [Some(agent), output.config.as_ref()].into_iter().flatten() {
-        if tree.file_with(&read(path)?).is_none() {
-            let why = match initrd.opaque {
-                Some(part) => format!("from byte {} on it is compressed with {}", part.start, part.compression),
-                None => "is it built from another file?".to_owned(),
-            };
-            return Err(Failure::NotInside { path: path.clone(), why });
-        }
-    }
-    Ok(())
 }
 
 /// What is to be printed.

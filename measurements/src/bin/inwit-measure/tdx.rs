@@ -272,16 +272,3 @@ pub(crate) fn made_from(arguments: &TdxArguments) -> Result<MadeFrom, Failure> {
     record.add_td_events(&events.map(|event| event.event).collect::<Vec<_>>());
     Ok(record)
 }
-
-impl TdxArguments {
-    /// The initial ramdisk, of its own or inside the unified image.
-    pub(crate) fn initrd(&self) -> Result<Option<Vec<u8>>, Failure> {
-        if let Some(path) = &self.uki {
-            let image = read(path)?;
-            let sections = UnifiedImage::parse(&image).and_then(|image| image.taken(self.profile));
-            let sections = sections.map_err(Failure::refused)?;
-            return Ok(sections.iter().find(|(name, _)| *name == ".initrd").map(|(_, all)| all.bytes().into_owned()));
-        }
-        self.initrd.as_deref().map(read).transpose()
-    }
-}

@@ -204,16 +204,3 @@ pub(crate) fn made_from(arguments: &VtpmArguments, output: &OutputArguments) -> 
     record.add_pcr_events(&predicted(arguments, output)?.1);
     Ok(record)
 }
-
-impl VtpmArguments {
-    /// The initial ramdisk, of its own or inside the unified image.
-    pub(crate) fn initrd(&self) -> Result<Option<Vec<u8>>, Failure> {
-        if let Some(path) = &self.uki {
-            let image = read(path)?;
-            let sections = UnifiedImage::parse(&image).and_then(|image| image.taken(self.profile));
-            let sections = sections.map_err(Failure::refused)?;
-            return Ok(sections.iter().find(|(name, _)| *name == ".initrd").map(|(_, all)| all.bytes().into_owned()));
-        }
-        self.initrd.as_deref().map(read).transpose()
-    }
-}
