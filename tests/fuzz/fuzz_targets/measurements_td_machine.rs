@@ -35,7 +35,8 @@ fn metadata() -> Vec<u8> {
 fn tables() -> Vec<u8> {
     let lengths = [(b"FACS", 64u32), (b"DSDT", 40), (b"FACP", 244), (b"APIC", 52), (b"RSDT", 44)];
     let table = |(name, length): (&[u8; 4], u32)| {
-        let mut table = [name.as_slice(), &length.to_le_bytes()].concat();
+        // As QEMU names its own tables; the checksum is filled in later.
+        let mut table = [name.as_slice(), &length.to_le_bytes(), &[1, 0], b"BOCHS BXPC    "].concat();
         table.resize(length as usize, 1);
         table
     };
