@@ -68,6 +68,12 @@ pub enum UkiError {
         /// Section headers that are wanted.
         needed: usize,
     },
+    /// The kernel holds a section that a stub has or that only a finished image has.
+    #[error("the kernel has a section {0}: it is a unified image itself, give the kernel inside it")]
+    KernelIsUnified(String),
+    /// No command line; the stub would count its section as absent.
+    #[error("the command line is empty: an image without one would take the host's, so give at least one word")]
+    NoCommandLine,
     /// A part has no bytes, so that the stub would count its section as absent.
     #[error("{0} is empty: leave it out or give the right file")]
     Empty(&'static str),
@@ -101,7 +107,7 @@ impl UnifiedKernel {
     /// [`UkiError`].
     pub fn build(stub: &[u8], parts: &UnifiedParts<'_>) -> Result<Self, UkiError> {
         let stub = Stub::parse(stub)?;
-        stub::check_machine(parts.kernel, "the kernel")?;
+        stub::check_kernel(parts.kernel)?;
         let sections = parts.sections()?;
         let mut image = stub.image(sections.len())?;
         if let Some(sbat) = parts.sbat {
@@ -153,6 +159,9 @@ impl<'a> UnifiedParts<'a> {
         }
         if self.sbat.is_some_and(<[u8]>::is_empty) {
             return Err(UkiError::Empty(".sbat"));
+        }
+        if self.command_line.is_empty() {
+            return Err(UkiError::NoCommandLine);
         }
         match sections.iter().find(|section| section.contents.is_empty()) {
             Some(section) => Err(UkiError::Empty(section.name)),

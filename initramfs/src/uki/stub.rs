@@ -17,6 +17,9 @@ const SECTION: usize = 40;
 const DATA: u32 = 0x4000_0040;
 /// Largest file that a bare stub may be; builds have 60 to 150 KiB.
 const MAX_STUB_BYTES: usize = 16 << 20;
+/// Most bytes that a section may have in memory beyond what the file holds.
+const MAX_PADDING: u32 = 1 << 20;
+const SBAT: [u8; 8] = *b".sbat\0\0\0";
 
 // Offsets in the COFF header.
 const NUMBER_OF_SECTIONS: usize = 6;
@@ -112,6 +115,24 @@ pub(super) fn check_machine(bytes: &[u8], part: &'static str) -> Result<usize, U
     }
 }
 
+/// That this is a kernel with an EFI stub, and not a unified image: a stub would start the kernel inside of that one, with
+/// the command line and ramdisk inside of it.
+pub(super) fn check_kernel(bytes: &[u8]) -> Result<(), UkiError> {
+    let part = "the kernel";
+    // `pe` is inside the file, so small additions cannot overflow.
+    let pe = check_machine(bytes, part)?;
+    let table = || {
+        let start = pe + COFF + usize::from(u16_at(bytes, pe + SIZE_OF_OPTIONAL)?);
+        let length = usize::from(u16_at(bytes, pe + NUMBER_OF_SECTIONS)?) * SECTION;
+        bytes.get(start..start + length)?.chunks_exact(SECTION).map(Line::read).collect::<Option<Vec<_>>>()
+    };
+    let lines = table().ok_or(UkiError::NotPe(part))?;
+    match lines.iter().find(|line| line.name == *b".sdmagic" || PAYLOAD.contains(&&line.name)) {
+        Some(line) => Err(UkiError::KernelIsUnified(line.shown())),
+        None => Ok(()),
+    }
+}
+
 impl<'a> Stub<'a> {
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, UkiError> {
         if bytes.len() > MAX_STUB_BYTES {
@@ -154,6 +175,12 @@ impl<'a> Stub<'a> {
         }
         if !self.lines.iter().any(|line| line.name == *b".sdmagic") {
             return Err(UkiError::NotStub);
+        }
+        if self.lines.iter().filter(|line| line.name == SBAT).count() > 1 {
+            return Err(UkiError::Malformed("it has two .sbat sections"));
+        }
+        if self.lines.iter().any(|line| line.virtual_size.saturating_sub(line.raw_size) > MAX_PADDING) {
+            return Err(UkiError::Malformed("one of its sections is much larger in memory than in the file"));
         }
         let (mut memory, mut file) = (self.size_of_headers, self.size_of_headers);
         for line in &self.lines {
@@ -238,7 +265,7 @@ impl Image {
     /// Puts other SBAT lines in the place of the stub's.
     pub(super) fn replace_sbat(&mut self, sbat: &[u8]) -> Result<(), UkiError> {
         let too_long = |room| UkiError::Sbat { given: sbat.len(), room };
-        let at = self.lines.iter().position(|line| line.name == *b".sbat\0\0\0").ok_or(too_long(0))?;
+        let at = self.lines.iter().position(|line| line.name == SBAT).ok_or(too_long(0))?;
         let next = self.lines.get(at + 1).map(|line| line.virtual_address);
         let line = self.lines.get_mut(at).ok_or(too_long(0))?;
         let in_memory = next.map_or(line.raw_size, |next| next.saturating_sub(line.virtual_address));
@@ -250,6 +277,8 @@ impl Image {
         rest.fill(0);
         line.virtual_size = u32::try_from(sbat.len()).map_err(|_| UkiError::TooLarge)?;
         let (size, entry) = (line.virtual_size, self.table + at * SECTION);
+        // Where it is the last section, what follows begins behind its new end.
+        self.memory_end = self.memory_end.max(line.memory_end()?);
         self.put(entry + 8, &size.to_le_bytes())
     }
 

@@ -35,6 +35,9 @@ fn stub() -> Vec<u8> {
 /// The head of a kernel with an EFI stub.
 fn kernel() -> Vec<u8> {
     let mut kernel = stub();
+    for (number, name) in [b".setup\0\0", b".text\0\0\0", b".data\0\0\0"].into_iter().enumerate() {
+        kernel[TABLE + number * 40..][..8].copy_from_slice(name);
+    }
     kernel.truncate(0x321);
     kernel
 }
@@ -125,12 +128,47 @@ fn other_sbat_lines_take_the_place_of_the_stubs() {
 }
 
 #[test]
+fn sbat_lines_in_the_last_section_of_a_stub_push_the_rest_behind_them() {
+    let kernel = kernel();
+    let mut stub = stub();
+    let swapped = [0, 2, 1].map(|number| stub[TABLE + number * 40..][..8].to_vec()).concat();
+    for (number, name) in swapped.chunks_exact(8).enumerate() {
+        stub[TABLE + number * 40..][..8].copy_from_slice(name);
+    }
+    // .sbat of 6 bytes is the last now, on half a page of the file and more than one page long there.
+    stub[TABLE + 80 + 8] = 6;
+    stub[TABLE + 80 + 17] = 0x20;
+    stub.resize(0x800 + 0x2000, 0);
+    let lines = |sbat: Option<&[u8]>| {
+        let built = UnifiedKernel::build(&stub, &UnifiedParts { sbat, ..parts(&kernel) }).unwrap();
+        table(built.bytes()).into_iter().map(|(name, [size, address, ..])| (name, size, address)).collect::<Vec<_>>()
+    };
+    assert_eq!(lines(None)[3], (".osrel".into(), 9, 0x4000));
+    let longer = lines(Some(&[b'a'; 0x1800]));
+    assert_eq!(longer[2], (".sbat".into(), 0x1800, 0x3100));
+    assert_eq!(longer[3], (".osrel".into(), 9, 0x5000));
+}
+
+#[test]
+fn a_unified_image_is_not_taken_for_a_kernel() {
+    let kernel = kernel();
+    let image = UnifiedKernel::build(&stub(), &parts(&kernel)).unwrap();
+    let twice = UnifiedKernel::build(&stub(), &parts(image.bytes())).unwrap_err();
+    assert_eq!(twice, UkiError::KernelIsUnified(".sdmagic".into()));
+    assert!(twice.to_string().contains("give the kernel inside"), "{twice}");
+    let mut cut = kernel;
+    cut.truncate(TABLE + 100);
+    assert_eq!(UnifiedKernel::build(&stub(), &parts(&cut)), Err(UkiError::NotPe("the kernel")));
+}
+
+#[test]
 fn parts_that_would_not_arrive_are_refused() {
     let kernel = kernel();
     let good = parts(&kernel);
     let refusal = |parts: &UnifiedParts<'_>| UnifiedKernel::build(&stub(), parts).unwrap_err();
     assert_eq!(refusal(&UnifiedParts { initrd: b"", ..good }), UkiError::Empty(".initrd"));
-    assert_eq!(refusal(&UnifiedParts { command_line: "", ..good }), UkiError::Empty(".cmdline"));
+    let without = refusal(&UnifiedParts { command_line: "", ..good });
+    assert!(without == UkiError::NoCommandLine && without.to_string().contains("the host's"), "{without}");
     assert_eq!(refusal(&UnifiedParts { sbat: Some(b""), ..good }), UkiError::Empty(".sbat"));
     for text in ["quiet\n", " quiet", "quiet ", "a\0b", "ä"] {
         assert_eq!(refusal(&UnifiedParts { command_line: text, ..good }), UkiError::Text("the command line"));
@@ -175,6 +213,8 @@ fn another_file_than_a_bare_stub_is_refused() {
         (TABLE + 12, &[0, 0, 1]),             // .text behind .sbat in memory
         (TABLE + 16, &[0, 3]),                // .text over .sbat in the file
         (TABLE + 80 + 17, &[9]),              // .sdmagic beyond the end
+        (TABLE, b".sbat\0"),                  // two of this name
+        (TABLE + 80 + 10, &[0x20]),           // 2 MiB of zeros behind .sdmagic
     ] {
         assert!(malformed(put(at, bytes)), "{at:#x}");
     }

@@ -2,7 +2,7 @@
 #![no_main]
 
 use inwit_image::{UnifiedKernel, UnifiedParts};
-use inwit_measurements::uki::UnifiedImage;
+use inwit_measurements::uki::{UkiError, UnifiedImage};
 use libfuzzer_sys::fuzz_target;
 
 /// Headers of 0x400 bytes with room for more sections, and three of a stub's own.
@@ -49,8 +49,12 @@ fn read_back(stub: &[u8], sbat: &[u8]) -> bool {
     };
     let Ok(built) = UnifiedKernel::build(stub, &parts) else { return false };
     assert_eq!(UnifiedKernel::build(stub, &parts).as_ref(), Ok(&built));
-    let Ok(image) = UnifiedImage::parse(built.bytes()) else { return false };
-    let Ok(taken) = image.taken(None) else { return false };
+    let taken = match UnifiedImage::parse(built.bytes()).and_then(|image| image.taken(None)) {
+        Ok(taken) => taken,
+        // These would be the builder's own fault.
+        Err(fault @ (UkiError::Overlap(..) | UkiError::Bounds(_) | UkiError::Duplicate(_))) => panic!("{fault}"),
+        Err(_) => return false,
+    };
     for (name, contents) in taken {
         let given: &[u8] = match name {
             ".linux" => &kernel,
