@@ -218,7 +218,7 @@ fn another_file_than_a_bare_stub_is_refused() {
     ] {
         assert!(malformed(put(at, bytes)), "{at:#x}");
     }
-    assert_eq!(put(TABLE + 80 + 8, &[0xff; 4]), UkiError::TooLarge);
+    assert_eq!(put(TABLE + 80 + 12, &[0xff; 4]), UkiError::TooLarge);
     assert!(malformed(build(&stub()[..0x9ff]).unwrap_err()));
 }
 
