@@ -26,8 +26,13 @@ pub use snp::SnpLaunch;
 use crate::digest::Digest;
 use crate::ovmf::PAGE;
 
-/// Most bytes of parameter areas that one file may have inserted: they are pages that cost the file nothing.
-pub const MAX_INSERTED_BYTES: u64 = 1 << 30;
+/// Most bytes of a file.
+pub const MAX_FILE_BYTES: usize = 1 << 30;
+/// Most bytes of its variable headers: those of twice as many pages as may be loaded.
+pub const MAX_HEADER_BYTES: usize = 16 << 20;
+/// Most bytes of pages that one platform may have loaded, parameters among them: neither needs to cost the file anything
+/// but a header.
+pub const MAX_LOADED_BYTES: u64 = 1 << 30;
 
 /// Who loads the file; loaders differ in when they add which page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +107,7 @@ impl<'a> Igvm<'a> {
             section = now;
             match section {
                 headers::Section::Platform => parsed.platform(directives::platform(&header)?, header.at)?,
-                _ => parsed.directives.push(directives::read(&header, file, regions.data_start)?),
+                _ => parsed.directive(directives::read(&header, file, regions.data_start)?)?,
             }
         }
         Ok(parsed)
@@ -115,6 +120,18 @@ impl<'a> Igvm<'a> {
         }
         self.platforms.push(platform);
         Ok(())
+    }
+
+    /// The definition has a platform declared before anything refers to its bit: what another bit would mean is not said.
+    fn directive(&mut self, directive: Directive<'a>) -> Result<(), IgvmError> {
+        let declared = self.platforms.iter().fold(0, |all, known| all | known.mask);
+        match directive.mask {
+            Some(mask) if mask & !declared != 0 => Err(IgvmError::Undeclared { at: directive.at, mask }),
+            _ => {
+                self.directives.push(directive);
+                Ok(())
+            }
+        }
     }
 
     /// The launch digest of an SEV-SNP guest, and what else the file says of it.
@@ -195,8 +212,10 @@ mod tests {
             (changed(4, 3), "version 3"),
             (changed(8, 20), "variable headers"),
             (changed(8, 28), "variable headers"),
-            (changed(12, u32::MAX - 7), "variable headers"),
+            (changed(12, u32::MAX - 7), "more than 16777216"),
+            (changed(12, 0x100_0000), "do not lie in the file"),
             (changed(12, 12), "variable headers"),
+            (changed(12, 0x100_0008), "more than 16777216"),
             (changed(16, 1), "says it has 1 bytes"),
             (changed(20, 0), "checksum"),
             (fails(Sample { version: 2, architecture: AARCH64, ..Sample::snp() }), "architecture 1"),
@@ -225,6 +244,10 @@ mod tests {
             (with(vec![platform(1, SNP, 1), platform(1, TDX, 1)]), "0x1"),
             (with(vec![platform(1, SNP, 1), platform(2, SNP, 1)]), "more than one SEV-SNP"),
             (with(vec![platform(1, SNP, 2)]), "version 2"),
+            (with(vec![snp()]), "no registers of a vCPU for SEV-SNP"),
+            (with(vec![snp(), page(0x1000, 1, 0, 0, 0)]), "no registers of a vCPU for SEV-SNP"),
+            (with(vec![snp(), page(0x1000, 2, 0, 0, 0)]), "mask 0x2, in which a bit stands for no platform"),
+            (with(vec![snp(), page(0x1000, 3, 0, 0, 0)]), "mask 0x3, in which a bit stands for no platform"),
             (with(vec![snp(), page(0x1000, 1, 0, 0, 0), platform(2, TDX, 1)]), "type 0x1"),
             (with(vec![snp(), page(0x1000, 1, 0, 0, 0), directive(0x101, &[0; 16])]), "type 0x101"),
             (with(vec![snp(), directive(0x200, &[])]), "type 0x200"),

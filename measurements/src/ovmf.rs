@@ -20,6 +20,8 @@ use crate::bytes::{array_at, u16_at, u32_at};
 
 /// Bytes of a guest page.
 pub const PAGE: usize = 4096;
+/// The same, for addresses and sizes of 64 bits.
+pub(crate) const PAGE_BYTES: u64 = PAGE as u64;
 /// Largest image that is read, in bytes. QEMU maps at most 8 MiB unless told otherwise; builds have 2 to 16 MiB.
 pub const MAX_FIRMWARE_BYTES: usize = 64 << 20;
 /// Firmware ends here in guest physical memory.
@@ -115,7 +117,7 @@ impl<'a> Firmware<'a> {
         Ok((address != 0).then_some(HashTableArea { address, size }))
     }
 
-    /// Where application processors start (SEV-ES reset block); none when the build cannot start any.
+    /// Where application processors start (SEV-ES reset block); none when the build does not say.
     ///
     /// # Errors
     /// [`FirmwareError::ShortEntry`].

@@ -406,7 +406,11 @@ fn igvm() -> Vec<u8> {
     });
     file[20..24].copy_from_slice(&checksum.to_le_bytes());
     let mut page = [0; 4096];
-    page[0x158] = 0x31;
+    // SEV_FEATURES, and what KVM sets in EFER, CR4, CR0, DR7, RFLAGS and XCR0.
+    for (offset, value) in [(0x3b0, 1), (0xd1, 0x10), (0x148, 0x40), (0x158, 0x31), (0x161, 4), (0x170, 2), (0x3e8, 1)]
+    {
+        page[offset] = value;
+    }
     [file, page.to_vec()].concat()
 }
 

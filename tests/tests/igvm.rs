@@ -19,6 +19,8 @@ use zerocopy::FromBytes;
 const SNP: u32 = 1;
 const TDX: u32 = 2;
 const NATIVE: u32 = 4;
+/// In a page of registers; without its bit 0 they are no SNP guest's.
+const SEV_FEATURES: usize = 0x3b0;
 
 fn platform(mask: u32, kind: IgvmPlatformType) -> IgvmPlatformHeader {
     IgvmPlatformHeader::SupportedPlatform(IGVM_VHS_SUPPORTED_PLATFORM {
@@ -83,7 +85,8 @@ fn directives(steps: &[Step]) -> Vec<Directive> {
             }
             Step::Registers { fill } => {
                 address += 0x1000;
-                let page: Vec<u8> = (0..4096).map(|at| fill.wrapping_mul(at as u8)).collect();
+                let mut page: Vec<u8> = (0..4096).map(|at| fill.wrapping_mul(at as u8)).collect();
+                page[SEV_FEATURES] |= 1;
                 let vmsa = Box::new(SevVmsa::read_from_bytes(&page).unwrap());
                 all.push(Directive::SnpVpContext { gpa: address, compatibility_mask: SNP, vp_index: vcpu, vmsa });
                 vcpu += 1;
@@ -129,10 +132,9 @@ proptest! {
             false => IgvmRevision::V1,
             true => IgvmRevision::V2 { arch: Arch::X64, page_size: 4096 },
         };
-        let mut all = directives(&steps);
-        // The writer wants data in its file.
-        let (gpa, flags, data_type) = (0, IgvmPageDataFlags::new(), IgvmPageDataType::NORMAL);
-        all.push(Directive::PageData { gpa, compatibility_mask: NATIVE, flags, data_type, data: vec![1; 4096] });
+        // No guest starts without registers on SNP, or without a page on TDX; and the writer wants data in its file.
+        let page = Step::Page { mask: TDX, kind: 0, unmeasured: false, shared: false, fill: Some(1), gap: 0 };
+        let all = directives(&[steps, vec![page, Step::Registers { fill: 1 }]].concat());
         let (_, bytes) = write(revision, all.clone());
         let ours = Igvm::parse(&bytes).unwrap();
         let launch = ours.snp_launch(Loader::Format).unwrap();

@@ -5,15 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::MAX_INSERTED_BYTES;
+use super::MAX_LOADED_BYTES;
 use super::error::IgvmError;
-use crate::ovmf::PAGE;
+use crate::ovmf::{PAGE, PAGE_BYTES};
 
 /// Parameter areas by number: their bytes while they can be used.
 #[derive(Default)]
 pub(super) struct Areas {
     bytes: BTreeMap<u32, Option<u64>>,
-    inserted: u64,
 }
 
 impl Areas {
@@ -36,8 +35,7 @@ impl Areas {
     /// Takes an area for memory at an address; gives its pages.
     pub(super) fn insert(&mut self, at: usize, address: u64, index: u32) -> Result<usize, IgvmError> {
         let bytes = self.usable(at, index)?;
-        self.inserted = self.inserted.saturating_add(bytes);
-        if self.inserted > MAX_INSERTED_BYTES {
+        if bytes > MAX_LOADED_BYTES {
             return Err(IgvmError::TooMuch);
         }
         if address.checked_add(bytes).is_none() {
@@ -56,12 +54,16 @@ impl Areas {
     }
 }
 
-/// Pages that are loaded.
+/// Addresses of pages that are loaded; bounded, so that time and memory are.
 #[derive(Default)]
 pub(super) struct Loaded(BTreeSet<u64>);
 
 impl Loaded {
     pub(super) fn add(&mut self, at: usize, address: u64, pages: usize) -> Result<(), IgvmError> {
+        let all = u64::try_from(self.0.len().saturating_add(pages)).unwrap_or(u64::MAX);
+        if all > MAX_LOADED_BYTES / PAGE_BYTES {
+            return Err(IgvmError::TooMuch);
+        }
         for address in (address..).step_by(PAGE).take(pages) {
             if !self.0.insert(address) {
                 return Err(IgvmError::Overlap { at, address });

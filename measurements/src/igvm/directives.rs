@@ -7,15 +7,12 @@ use super::error::IgvmError;
 use super::headers::Header;
 use crate::bytes::{array_at, index, u16_at, u32_at, u64_at};
 use crate::digest::Digest;
-use crate::ovmf::PAGE;
+use crate::ovmf::{PAGE, PAGE_BYTES};
 
 /// Flags of page data: two megabytes, unmeasured, shared with the host.
 const LARGE: u32 = 1;
 const UNMEASURED: u32 = 2;
 const SHARED: u32 = 4;
-
-/// Pages in bytes, for addresses and sizes of 64 bits.
-const PAGE_BYTES: u64 = 4096;
 
 /// A header of initialization or a directive.
 #[derive(Debug, Clone)]

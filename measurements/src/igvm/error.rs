@@ -172,9 +172,37 @@ pub enum IgvmError {
         /// What is wrong.
         problem: &'static str,
     },
-    /// More parameters than any guest needs.
-    #[error("parameter areas of more than {} bytes are inserted", super::MAX_INSERTED_BYTES)]
+    /// A file longer than any guest needs.
+    #[error("the file has {0} bytes; more than {max} are not read", max = super::MAX_FILE_BYTES)]
+    TooLong(usize),
+    /// More headers than any guest needs.
+    #[error("the variable headers have {0} bytes; more than {max} are not read", max = super::MAX_HEADER_BYTES)]
+    TooManyHeaders(u32),
+    /// More pages, parameters among them, than any guest needs.
+    #[error("pages of more than {} bytes are loaded", super::MAX_LOADED_BYTES)]
     TooMuch,
+    /// A mask names a platform that the file does not declare.
+    #[error("the header at {at:#x} has the mask {mask:#x}, in which a bit stands for no platform of this file")]
+    Undeclared {
+        /// Where.
+        at: usize,
+        /// The mask.
+        mask: u32,
+    },
+    /// Nothing that a guest could start from: there is no such launch.
+    #[error("the file has no {missing} for {platform}: no guest starts from it, so no digest stands for one")]
+    Nothing {
+        /// The platform.
+        platform: &'static str,
+        /// What a guest would need.
+        missing: &'static str,
+    },
+    /// Registers without SNP: no processor runs them in an SNP guest.
+    #[error("the registers at {at:#x} have no bit 0 (SNP active) in SEV_FEATURES: no SNP guest starts from them")]
+    NotSnp {
+        /// Where.
+        at: usize,
+    },
     /// Two directives load one page.
     #[error("the header at {at:#x} loads the page at address {address:#x} a second time")]
     Overlap {

@@ -3,11 +3,12 @@
 //! Not trusted: the file. Never looks into a header's fields.
 
 use super::error::IgvmError;
+use super::{MAX_FILE_BYTES, MAX_HEADER_BYTES};
 use crate::bytes::{array_at, index, slice_at, u32_at};
+use crate::ovmf::PAGE_BYTES;
 
 const MAGIC: [u8; 4] = *b"IGVM";
 const X64: u32 = 0;
-const PAGE_BYTES: u32 = 4096;
 /// Offset and length of the checksum in the fixed header.
 const CHECKSUM: usize = 20;
 /// Set in the type of headers that a loader may skip.
@@ -28,6 +29,9 @@ pub(super) fn regions(file: &[u8]) -> Result<Regions<'_>, IgvmError> {
     if file.first_chunk() != Some(&MAGIC) {
         return Err(IgvmError::Magic);
     }
+    if file.len() > MAX_FILE_BYTES {
+        return Err(IgvmError::TooLong(file.len()));
+    }
     let field = |offset| u32_at(file, offset).ok_or(IgvmError::Magic);
     let fixed_bytes = match field(4)? {
         1 => 24,
@@ -41,10 +45,13 @@ pub(super) fn regions(file: &[u8]) -> Result<Regions<'_>, IgvmError> {
     let fixed = file.get(..fixed_bytes).ok_or(IgvmError::Magic)?;
     if fixed_bytes == 32 {
         match (field(24)?, field(28)?) {
-            (X64, PAGE_BYTES) => (),
+            (X64, bytes) if u64::from(bytes) == PAGE_BYTES => (),
             (X64, bytes) => return Err(IgvmError::PageSize(bytes)),
             (architecture, _) => return Err(IgvmError::Architecture(architecture)),
         }
+    }
+    if index(size).is_none_or(|size| size > MAX_HEADER_BYTES) {
+        return Err(IgvmError::TooManyHeaders(size));
     }
     let misplaced = || IgvmError::Headers { offset, size };
     let start = index(offset).filter(|start| *start >= fixed_bytes && start.is_multiple_of(8)).ok_or_else(misplaced)?;

@@ -67,7 +67,9 @@ impl Sample {
     /// same pages for TDX.
     pub(super) fn snp() -> Self {
         let mut vmsa = vec![0x33; 4096];
-        vmsa[0x158..0x160].copy_from_slice(&0x31u64.to_le_bytes());
+        for (offset, value) in [(0x0d0, 0x1000u64), (0x148, 0x40), (0x158, 0x31), (0x160, 0x400), (0x3b0, 1)] {
+            vmsa[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+        }
         Self {
             version: 1,
             architecture: 0,

@@ -2,23 +2,37 @@
 //!
 //! Nothing of the file is trusted: what the platform or the loader does not do is refused. Never checks signatures.
 
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
 use super::areas::{Areas, Loaded};
 use super::directives::{Act, Directive, Page};
 use super::error::IgvmError;
 use super::{Igvm, Loader, Platform};
 use crate::bytes::u64_at;
 use crate::digest::{Digest, sha384};
-use crate::ovmf::PAGE;
+use crate::ovmf::{PAGE, PAGE_BYTES};
 use crate::snp::launch::{Launch, PageType, VMSA_ADDRESS};
 
-const PAGE_BYTES: u64 = 4096;
 /// IgvmPageDataType; 0 is normal.
 const SECRETS: u16 = 1;
 const CPUID: u16 = 2;
 const CPUID_EXTENDED: u16 = 3;
-/// Offset and value of CR0 in a VMSA page as KVM leaves it: protected mode, extension type, numeric errors.
+/// SEV_FEATURES in a VMSA page, and its bit for SNP (AMD64 APM volume 2, appendix B).
+const SEV_FEATURES: usize = 0x3b0;
+const SNP_ACTIVE: u64 = 1;
+/// CR0 as KVM leaves it: protected mode, extension type, numeric errors.
 const CR0: usize = 0x158;
 const KVM_CR0: u64 = 0x31;
+/// Other registers in which KVM, or the processor that it asks, sets a bit whatever the file says: offset, bit, what to
+/// say of it.
+const KVM_SETS: [(usize, u64, &str); 5] = [
+    (0x0d0, 1 << 12, "EFER lacks bit 12 (SVME), which KVM sets"),
+    (0x148, 1 << 6, "CR4 lacks bit 6 (MCE), which KVM sets"),
+    (0x160, 1 << 10, "DR7 lacks bit 10, which is always set"),
+    (0x170, 1 << 1, "RFLAGS lacks bit 1, which is always set"),
+    (0x3e8, 1, "XCR0 lacks bit 0 (x87 state), which is always set"),
+];
 /// Headers that QEMU's loader knows, of those that are known here.
 const QEMU_KNOWS: [u32; 11] = [0x101, 0x301, 0x302, 0x303, 0x304, 0x305, 0x307, 0x309, 0x30b, 0x30c, 0x313];
 
@@ -51,6 +65,18 @@ pub(super) fn launch(igvm: &Igvm<'_>, loader: Loader) -> Result<SnpLaunch, IgvmE
     walk.end()
 }
 
+/// What KVM would change in a page of registers, and so measure otherwise; the first such register.
+fn changed_by_kvm(page: &[u8; PAGE]) -> Option<&'static str> {
+    if u64_at(page, CR0) != Some(KVM_CR0) {
+        return Some("CR0 is not 0x31, which KVM makes it");
+    }
+    let unset = |offset: usize, bit: u64| u64_at(page, offset).is_none_or(|value| value & bit == 0);
+    KVM_SETS.iter().find(|(offset, bit, _)| unset(*offset, *bit)).map(|(.., problem)| *problem)
+}
+
+/// SHA-384 of a page of zeros: pages without data cost the file nothing, and here one hash less.
+static ZEROS: LazyLock<Digest<48>> = LazyLock::new(|| sha384(&[0; PAGE]));
+
 /// Whether QEMU takes a page into the run that a page before it belongs to: right behind it in the file and in memory, and
 /// alike.
 fn continues(last: &(usize, Option<u32>, Page<'_>), next: &(usize, Option<u32>, Page<'_>)) -> bool {
@@ -72,7 +98,7 @@ struct Walk<'i, 'a> {
     waiting: Vec<(usize, Option<u32>, Page<'a>)>,
     /// Registers that KVM measures in the end.
     registers: Option<&'a [u8; PAGE]>,
-    vcpus: Vec<u16>,
+    vcpus: BTreeSet<u16>,
     policy: Option<u64>,
     id_block: Option<Box<Digest<48>>>,
 }
@@ -87,7 +113,7 @@ impl<'i, 'a> Walk<'i, 'a> {
             loaded: Loaded::default(),
             waiting: vec![],
             registers: None,
-            vcpus: vec![],
+            vcpus: BTreeSet::new(),
             policy: None,
             id_block: None,
         }
@@ -145,32 +171,38 @@ impl<'i, 'a> Walk<'i, 'a> {
     }
 
     fn add(&mut self, page: &Page<'_>) {
-        const ZEROS: [u8; PAGE] = [0; PAGE];
         match (page.shared, page.kind, page.unmeasured) {
             // Host memory: no part of the launch.
             (true, ..) => (),
             (_, SECRETS, _) => self.launch.unmeasured(PageType::Secrets, page.address, 1),
             (_, CPUID | CPUID_EXTENDED, _) => self.launch.unmeasured(PageType::Cpuid, page.address, 1),
             (_, _, true) => self.launch.unmeasured(PageType::Unmeasured, page.address, 1),
-            (_, _, false) => self.launch.contents(PageType::Normal, page.data.unwrap_or(&ZEROS), page.address),
+            (_, _, false) => {
+                let digest = page.data.map_or_else(|| *ZEROS, |data| sha384(data));
+                self.launch.measured(PageType::Normal, &digest, page.address);
+            }
         }
     }
 
     fn registers(&mut self, at: usize, address: u64, vcpu: u16, offset: u32) -> Result<(), IgvmError> {
         let page = self.igvm.page_at(at, offset)?;
-        if self.vcpus.contains(&vcpu) {
+        if !self.vcpus.insert(vcpu) {
             return Err(IgvmError::Twice { at, kind: 0x304 });
         }
-        self.vcpus.push(vcpu);
+        if u64_at(page, SEV_FEATURES).is_none_or(|features| features & SNP_ACTIVE == 0) {
+            return Err(IgvmError::NotSnp { at });
+        }
         if self.loader == Loader::Qemu {
             let problem = match () {
                 () if vcpu != 0 || self.vcpus.len() > 1 => "registers of another vCPU than the first are set",
                 () if address != VMSA_ADDRESS => "the registers are not at 0xfffffffff000, where KVM puts them",
-                () if u64_at(page, CR0) != Some(KVM_CR0) => "CR0 is not 0x31, which KVM makes it",
-                () => {
-                    self.registers = Some(page);
-                    return Ok(());
-                }
+                () => match changed_by_kvm(page) {
+                    Some(problem) => problem,
+                    None => {
+                        self.registers = Some(page);
+                        return Ok(());
+                    }
+                },
             };
             return Err(IgvmError::Qemu { at, problem });
         }
@@ -188,6 +220,10 @@ impl<'i, 'a> Walk<'i, 'a> {
             let problem = "no registers are set: KVM would measure those that QEMU resets a vCPU to";
             let page = self.registers.ok_or(IgvmError::Qemu { at: 0, problem })?;
             self.launch.measured(PageType::Vmsa, &sha384(page), VMSA_ADDRESS);
+        }
+        if self.vcpus.is_empty() {
+            let (platform, missing) = (Platform::Snp.name(), "registers of a vCPU");
+            return Err(IgvmError::Nothing { platform, missing });
         }
         let digest = self.launch.digest();
         match &self.id_block {
@@ -261,7 +297,6 @@ mod tests {
             changed(&|s| s.headers[5] = page(0x10_0000, 2, 1, 0, 0)),
             changed(&|s| s.headers[3] = area(7, 0x3000)),
             changed(&|s| s.headers.swap(5, 6)),
-            changed(&|s| drop(s.headers.pop())),
         ];
         for (number, other) in others.iter().enumerate() {
             assert!(*other != base && !others[..number].contains(other), "variation {number}");
@@ -296,6 +331,7 @@ mod tests {
         };
         let good = || page(0x1000, 1, 1, 0, 0);
         let huge = 1 << 30;
+        let one = |length: usize| [vec![1, 0, 0, 0], vec![1; length - 4]].concat();
         for (error, named) in [
             (fails(vec![page(0x1001, 1, 1, 0, 0)]), "0x1001"),
             (fails(vec![page(0xffff_ffff_ffff_f000, 1, 1, 0, 0)]), "0xfffffffffffff000"),
@@ -314,12 +350,14 @@ mod tests {
             (fails(vec![area(7, huge), area(8, huge), insert(0, 1, 7), insert(huge, 1, 8)]), "more than 1073741824"),
             (fails(vec![area(7, 0xffff_ffff_ffff_e000), insert(0x10_0000, 1, 7)]), "more than 1073741824"),
             (fails(vec![registers(0x1000, 1, 3, 0), registers(0x2000, 1, 3, 0)]), "second time"),
+            (fails(vec![area(7, huge), insert(huge, 1, 7), good()]), "more than 1073741824"),
+            (fails(vec![good(), area(7, huge), insert(huge, 1, 7)]), "more than 1073741824"),
             (fails(vec![registers(0x1000, 1, 0, 0)]), "offset 0x0"),
             (fails(vec![registers(0x1000, 1, 3, 0), page(0x1000, 1, 1, 0, 0)]), "a second time"),
-            (fails(vec![directive(0x102, &[1; 48])]), "move memory"),
-            (fails(vec![directive(0x103, &[1; 32])]), "move memory"),
-            (fails(vec![directive(0x106, &[1; 32])]), "another platform"),
-            (fails(vec![directive(0x311, &[1; 864])]), "another platform"),
+            (fails(vec![directive(0x102, &one(48))]), "move memory"),
+            (fails(vec![directive(0x103, &one(32))]), "move memory"),
+            (fails(vec![directive(0x106, &one(32))]), "another platform"),
+            (fails(vec![directive(0x311, &one(864))]), "another platform"),
             (fails(vec![policy(1, 1), policy(1, 1)]), "second time"),
             (fails(vec![directive(0x101, &[1; 16])]), "reserved"),
             (
@@ -340,11 +378,15 @@ mod tests {
         };
         let last = Sample::snp().headers.len() - 1;
         for ((format, error), named) in [
-            (qemu(&|s| drop(s.headers.pop())), "no registers"),
             (qemu(&|s| s.headers[last] = registers(0x30_0000, 1, 3, 0)), "0xfffffffff000"),
             (qemu(&|s| s.headers[last] = registers(VMSA_ADDRESS, 1, 3, 1)), "another vCPU"),
             (qemu(&|s| s.headers.push(registers(VMSA_ADDRESS, 1, 3, 1))), "another vCPU"),
-            (qemu(&|s| s.pages[2][CR0] = 0x11), "CR0"),
+            (qemu(&|s| s.pages[2][CR0] = 0x11), "CR0 is not 0x31"),
+            (qemu(&|s| s.pages[2][0x0d1] = 0x0f), "EFER lacks bit 12"),
+            (qemu(&|s| s.pages[2][0x148] = 0), "CR4 lacks bit 6"),
+            (qemu(&|s| s.pages[2][0x161] = 0), "DR7 lacks bit 10"),
+            (qemu(&|s| s.pages[2][0x170] = 0xfd), "RFLAGS lacks bit 1"),
+            (qemu(&|s| s.pages[2][0x3e8] = 0xfe), "XCR0 lacks bit 0"),
             (qemu(&|s| s.headers.push(page(0x30_0000, 1, 1, 4, 0))), "shared"),
             (qemu(&|s| s.headers.push(directive(0x30d, &[0; 16]))), "does not know"),
             (qemu(&|s| s.headers.insert(2, directive(0x107, b"1.0"))), "does not know"),
@@ -352,5 +394,30 @@ mod tests {
             assert!(format, "{named}: the format allows it");
             assert!(error.contains("QEMU with KVM") && error.contains(named), "{named}: {error}");
         }
+    }
+    #[test]
+    fn registers_must_be_there_and_be_those_of_an_snp_guest() {
+        let mut none = Sample::snp();
+        none.headers.pop();
+        assert!(matches!(launch(&none, Loader::Format), Err(IgvmError::Nothing { .. })));
+        assert!(launch(&none, Loader::Qemu).unwrap_err().to_string().contains("no registers"));
+        let mut plain = Sample::snp();
+        plain.pages[2][SEV_FEATURES] = 0xfe;
+        for loader in [Loader::Format, Loader::Qemu] {
+            assert!(matches!(launch(&plain, loader), Err(IgvmError::NotSnp { .. })));
+        }
+    }
+
+    /// One page of the file for each of many headers: neither time nor memory goes beyond the bound.
+    #[test]
+    fn pages_that_cost_the_file_nothing_are_bounded() {
+        let mut many = Sample::snp();
+        let most = super::super::MAX_LOADED_BYTES / PAGE_BYTES;
+        many.headers = vec![platform(1, SNP, 1)];
+        many.headers.extend((0..=most).map(|number| page(number * PAGE_BYTES, 1, 1, 4, 0)));
+        many.headers.push(registers(VMSA_ADDRESS, 1, 3, 0));
+        assert_eq!(launch(&many, Loader::Format), Err(IgvmError::TooMuch));
+        many.headers.remove(1);
+        assert!(launch(&many, Loader::Format).is_ok());
     }
 }

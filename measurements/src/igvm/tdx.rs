@@ -19,7 +19,7 @@ pub(super) fn mrtd(igvm: &Igvm<'_>) -> Result<Digest<48>, IgvmError> {
     let platform = Platform::Tdx.name();
     let mask = igvm.mask(Platform::Tdx)?;
     let (mut stream, mut areas, mut loaded) = (sha384_context(), Areas::default(), Loaded::default());
-    let mut policies = 0;
+    let (mut policies, mut pages) = (0, 0u64);
     for directive in igvm.directives.iter().filter(|directive| directive.mask.is_none_or(|of| of & mask != 0)) {
         let (at, kind) = (directive.at, directive.kind);
         match &directive.act {
@@ -46,6 +46,7 @@ pub(super) fn mrtd(igvm: &Igvm<'_>) -> Result<Digest<48>, IgvmError> {
                     continue;
                 }
                 stream.update(&block(b"MEM.PAGE.ADD", page.address));
+                pages = pages.saturating_add(1);
                 if !page.unmeasured {
                     let chunks = page.data.unwrap_or(&ZEROS).chunks_exact(CHUNK);
                     for (chunk, address) in chunks.zip((page.address..).step_by(CHUNK)) {
@@ -56,7 +57,7 @@ pub(super) fn mrtd(igvm: &Igvm<'_>) -> Result<Digest<48>, IgvmError> {
             }
         }
     }
-    Ok(finish(stream))
+    if pages > 0 { Ok(finish(stream)) } else { Err(IgvmError::Nothing { platform, missing: "private page" }) }
 }
 
 #[cfg(test)]
@@ -98,6 +99,10 @@ mod tests {
         assert!(fails(registers(0, 2, 3, 0)).contains("another platform"));
         assert!(fails(super::super::sample::id_block(2, &[0; 48])).contains("another platform"));
         assert!(fails(page(0x1000, 2, 1, 0, 1)).contains("type 1, which TDX does not have"));
+        assert!(
+            fails(page(0x1000, 2, 1, 4, 0)).contains("no private page for TDX"),
+            "one that is shared with the host"
+        );
         let none = Sample { headers: vec![platform(1, SNP, 1)], ..Sample::snp() };
         assert!(digest(&none).unwrap_err().to_string().contains("no TDX platform"));
     }

@@ -37,7 +37,7 @@ fn headers(data: u32) -> Vec<u8> {
     .concat()
 }
 
-/// The file around these headers. Its page serves as data and as registers, with CR0 as KVM makes it.
+/// The file around these headers. Its page serves as data and as registers, with control registers as KVM makes them.
 fn file(headers: &[u8]) -> Vec<u8> {
     let length = headers.len().next_multiple_of(8);
     let total = 24 + length + PAGE;
@@ -51,7 +51,9 @@ fn file(headers: &[u8]) -> Vec<u8> {
     });
     file[20..24].copy_from_slice(&checksum.to_le_bytes());
     let mut page = [0x33; PAGE];
-    page[0x158..0x160].copy_from_slice(&0x31u64.to_le_bytes());
+    for (offset, value) in [(0x0d0, 0x1000u64), (0x148, 0x40), (0x158, 0x31), (0x160, 0x400), (0x3b0, 1)] {
+        page[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+    }
     file.extend(page);
     file
 }
