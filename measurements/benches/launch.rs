@@ -21,17 +21,20 @@ fn main() {
         eprintln!("NOT RUN: {} is not there: run the set-up, or name an image by INWIT_OVMF", path.display());
         return;
     };
+    let (cpu, features) = (CpuSignature::EPYC_V4, GuestFeatures::SNP);
+    // An image that is refused would have the refusals timed.
+    let usable = launch_digest(&image, None, NonZeroU16::MIN, cpu, features, Vmm::Qemu);
+    assert!(usable.is_ok(), "{} gives no launch digest: {usable:?}", path.display());
+    let firmware = FirmwareLaunch::measure(&image).expect("an image with a launch digest can be measured");
     let mut criterion = Criterion::default().configure_from_args();
     let mut group = criterion.benchmark_group("launch");
     group.throughput(Throughput::Bytes(image.len() as u64));
     group.bench_function("hash of the firmware", |bench| bench.iter(|| sha384(black_box(&image))));
-    let (cpu, features) = (CpuSignature::EPYC_V4, GuestFeatures::SNP);
     for vcpus in [1, 64].map(|vcpus| NonZeroU16::new(vcpus).unwrap_or(NonZeroU16::MIN)) {
         group.bench_function(format!("digest, {vcpus} vCPUs"), |bench| {
             bench.iter(|| launch_digest(black_box(&image), None, vcpus, cpu, features, Vmm::Qemu));
         });
     }
-    let Ok(firmware) = FirmwareLaunch::measure(&image) else { return };
     group.bench_function("64 counts, firmware measured before", |bench| {
         bench.iter(|| {
             let before = black_box(&firmware).before_vcpus(None, Vmm::Qemu)?;

@@ -121,8 +121,12 @@ pub enum MeasureError {
     /// The command line holds a NUL byte: the guest would see less than what was measured.
     #[error("the command line holds a NUL byte")]
     CommandLineNul,
-    /// More than one vCPU, but the firmware does not say where the others start.
-    #[error("this firmware has no SEV-ES reset block and can start one vCPU only")]
+    /// The firmware does not say where all vCPUs but the first start: no SEV-ES reset block, or zero in it. QEMU ends then,
+    /// with one vCPU too.
+    #[error(
+        "this firmware has no SEV-ES reset block, or one with the address zero: QEMU does not start an SNP guest from it, \
+         and none that does is known; is it a build for x86-64 with SEV?"
+    )]
     NoApReset,
     /// An SVSM below another hypervisor than QEMU.
     #[error("how {0} starts an SVSM is not known: an SVSM's launch can be told for QEMU only")]
@@ -202,8 +206,13 @@ mod tests {
     #[test]
     fn impossible_guests_are_refused() {
         let no_reset = Sample { ap_reset: None, ..Sample::default() }.build();
-        assert!(digest(&no_reset, None, 1).is_ok());
-        assert_eq!(digest(&no_reset, None, 2), Err(MeasureError::NoApReset));
+        let zero = Sample { ap_reset: Some(0), ..Sample::default() }.build();
+        for (image, vmm) in [&no_reset, &zero].into_iter().flat_map(|image| Vmm::ALL.map(|vmm| (image, vmm))) {
+            for vcpus in [ONE, NonZeroU16::MAX] {
+                let refused = launch_digest(image, None, vcpus, CpuSignature::EPYC_V4, GuestFeatures::SNP, vmm);
+                assert_eq!(refused, Err(MeasureError::NoApReset), "{vmm}, {vcpus} vCPUs");
+            }
+        }
         let no_hashes = Sample { hash_table: [0, 0], ..Sample::default() }.build();
         assert_eq!(digest(&no_hashes, Some(&boot()), 1), Err(MeasureError::NoKernelHashes));
         assert!(digest(&no_hashes, None, 1).is_ok(), "without a kernel there is nothing to miss");

@@ -142,7 +142,7 @@ impl Space<'_> {
     fn digest(&self, search: &mut Search<'_>) -> Option<Digest<48>> {
         let Shape { vcpus, cpu, features } = self.base.2;
         search.goes_on();
-        self.launched()?.before()?.digest(vcpus, cpu, features).ok()
+        Some(self.launched()?.before()?.digest(vcpus, cpu, features))
     }
 
     /// Single changes, the plausible ones first.
@@ -214,7 +214,7 @@ impl Space<'_> {
             if !search.goes_on() {
                 return None;
             }
-            if before.digest(shape.vcpus, shape.cpu, shape.features).ok() == Some(target) {
+            if before.digest(shape.vcpus, shape.cpu, shape.features) == target {
                 return Some(self.told(&[change], shape));
             }
         }
@@ -257,7 +257,7 @@ impl Space<'_> {
                 if !search.goes_on() {
                     return None;
                 }
-                if before.digest(shape.vcpus, shape.cpu, shape.features).ok() == Some(target) {
+                if before.digest(shape.vcpus, shape.cpu, shape.features) == target {
                     return Some(self.told(&[first, second], shape));
                 }
             }

@@ -74,7 +74,7 @@ impl FirmwareLaunch {
         let firmware = Firmware::parse(image)?;
         let sections = firmware.sev_sections()?;
         let hash_table = firmware.hash_table_area()?;
-        // QEMU takes zero for a block that was never filled in.
+        // QEMU starts no guest from a block that says zero, and from an image without one as little.
         let ap_reset_eip = firmware.ap_reset_eip()?.and_then(NonZeroU32::new);
         let image_bytes = u32::try_from(image.len()).map_err(|_| FirmwareError::Size(image.len()))?;
         let mut launch = Launch::begin();
@@ -112,7 +112,8 @@ impl FirmwareLaunch {
         self.hash_table
     }
 
-    /// Where all vCPUs but the first start; none when this build can start one only, and with an SVSM.
+    /// Where all vCPUs but the first start; none when this build does not say, so that nothing starts from it, and with an
+    /// SVSM.
     #[must_use]
     pub const fn ap_reset_eip(&self) -> Option<NonZeroU32> {
         self.ap_reset_eip
@@ -128,7 +129,7 @@ impl FirmwareLaunch {
     /// the signature of the CPU model; `features` SEV_FEATURES as the hypervisor sets them.
     ///
     /// # Errors
-    /// Those of [`FirmwareLaunch::before_vcpus`], and [`MeasureError::NoApReset`].
+    /// Those of [`FirmwareLaunch::before_vcpus`].
     pub fn digest(
         &self,
         boot: Option<&DirectBoot>,
@@ -137,17 +138,23 @@ impl FirmwareLaunch {
         features: GuestFeatures,
         vmm: Vmm,
     ) -> Result<Digest<48>, MeasureError> {
-        self.before_vcpus(boot, vmm)?.digest(vcpus, cpu, features)
+        Ok(self.before_vcpus(boot, vmm)?.digest(vcpus, cpu, features))
     }
 
     /// The launch up to its vCPUs: what guests share that differ in nothing else.
     ///
     /// # Errors
-    /// [`MeasureError::NoKernelHashes`], [`MeasureError::MisplacedHashTable`], [`MeasureError::SvsmVmm`].
+    /// [`MeasureError::NoKernelHashes`], [`MeasureError::MisplacedHashTable`], [`MeasureError::NoApReset`],
+    /// [`MeasureError::SvsmVmm`].
     pub fn before_vcpus(&self, boot: Option<&DirectBoot>, vmm: Vmm) -> Result<BeforeVcpus, MeasureError> {
         if self.svsm_eip.is_some() && vmm != Vmm::Qemu {
             return Err(MeasureError::SvsmVmm(vmm));
         }
+        let start = match (self.svsm_eip, self.ap_reset_eip) {
+            (Some(eip), _) => Start::Svsm(eip),
+            (None, Some(eip)) => Start::Firmware(eip),
+            (None, None) => return Err(MeasureError::NoApReset),
+        };
         let hashes = boot.map(|boot| boot.page(self)).transpose()?;
         let mut launch = Launch::after(*self.image_digest.as_bytes());
         for section in self.sections.iter().filter(|section| !vmm.adds_last(section.kind)) {
@@ -161,11 +168,6 @@ impl FirmwareLaunch {
         for section in self.sections.iter().filter(|section| vmm.adds_last(section.kind)) {
             launch.unmeasured(vmm.page_type(section.kind), section.address.into(), pages_of(section));
         }
-        let start = match (self.svsm_eip, self.ap_reset_eip) {
-            (Some(eip), _) => Start::Svsm(eip),
-            (None, Some(eip)) => Start::Firmware(eip),
-            (None, None) => Start::OneVcpu,
-        };
         Ok(BeforeVcpus { launch, start, vmm })
     }
 }
@@ -194,8 +196,6 @@ impl Vmm {
 /// Where vCPUs begin to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Start {
-    /// The first at the reset vector; the firmware can start no others.
-    OneVcpu,
     /// The first at the reset vector, all others here.
     Firmware(NonZeroU32),
     /// All of them here, in an SVSM.
@@ -212,63 +212,57 @@ pub struct BeforeVcpus {
 
 impl BeforeVcpus {
     /// MEASUREMENT with this many vCPUs of this kind.
-    ///
-    /// # Errors
-    /// [`MeasureError::NoApReset`].
-    pub fn digest(
-        &self,
-        vcpus: NonZeroU16,
-        cpu: CpuSignature,
-        features: GuestFeatures,
-    ) -> Result<Digest<48>, MeasureError> {
-        let nth = usize::from(vcpus.get()) - 1;
-        self.each_count(cpu, features).nth(nth).ok_or(MeasureError::NoApReset)
+    #[must_use]
+    pub fn digest(&self, vcpus: NonZeroU16, cpu: CpuSignature, features: GuestFeatures) -> Digest<48> {
+        let (mut launch, others) = self.first(cpu, features);
+        (1..vcpus.get()).for_each(|_| launch.measured(PageType::Vmsa, &others, VMSA_ADDRESS));
+        launch.digest()
     }
 
     /// MEASUREMENT for each of these counts, in one run over them.
-    ///
-    /// # Errors
-    /// [`MeasureError::NoApReset`].
     pub fn digests<'a>(
         &self,
         counts: &'a BTreeSet<NonZeroU16>,
         cpu: CpuSignature,
         features: GuestFeatures,
-    ) -> Result<impl Iterator<Item = (NonZeroU16, Digest<48>)> + use<'a>, MeasureError> {
-        let one_only = self.start == Start::OneVcpu;
-        if one_only && counts.last().is_some_and(|last| last.get() > 1) {
-            return Err(MeasureError::NoApReset);
-        }
+    ) -> impl Iterator<Item = (NonZeroU16, Digest<48>)> + use<'a> {
         let all = (1..=u16::MAX).filter_map(NonZeroU16::new).zip(self.each_count(cpu, features));
         let last = counts.last().copied();
-        Ok(all.take_while(move |(count, _)| Some(*count) <= last).filter(|(count, _)| counts.contains(count)))
+        all.take_while(move |(count, _)| Some(*count) <= last).filter(|(count, _)| counts.contains(count))
     }
 
-    /// MEASUREMENT with 1, 2, 3 … vCPUs, each one hash more than the one before: endless, but only the first when the
-    /// firmware can start one vCPU only.
+    /// MEASUREMENT with 1, 2, 3 … vCPUs, each one hash more than the one before: endless.
     pub fn each_count(&self, cpu: CpuSignature, features: GuestFeatures) -> impl Iterator<Item = Digest<48>> + use<> {
+        let (launch, others) = self.first(cpu, features);
+        std::iter::successors(Some(launch), move |launch| {
+            let mut next = *launch;
+            next.measured(PageType::Vmsa, &others, VMSA_ADDRESS);
+            Some(next)
+        })
+        .map(|launch| launch.digest())
+    }
+
+    /// The launch after the first vCPU, and the digest of the registers of each other one: they start from equal pages,
+    /// hashed once, and only if there are any.
+    fn first(
+        &self,
+        cpu: CpuSignature,
+        features: GuestFeatures,
+    ) -> (Launch, LazyCell<Digest<48>, impl FnOnce() -> Digest<48> + use<>>) {
         let (cpu, features) = (cpu.raw(), features.raw());
         let (first, others) = match self.start {
-            Start::OneVcpu => (vmsa::page(self.vmm, vmsa::RESET_EIP, cpu, features), None),
             Start::Firmware(eip) => {
                 let first = vmsa::page(self.vmm, vmsa::RESET_EIP, cpu, features);
-                (first, Some(vmsa::page(self.vmm, eip.get(), cpu, features)))
+                (first, vmsa::page(self.vmm, eip.get(), cpu, features))
             }
             Start::Svsm(eip) => {
                 let page = vmsa::svsm_page(eip, cpu, features);
-                (page.clone(), Some(page))
+                (page.clone(), page)
             }
         };
         let mut launch = self.launch;
         launch.contents(PageType::Vmsa, first.as_ref(), VMSA_ADDRESS);
-        // All other vCPUs start from equal pages: hashed once, and only if there are any.
-        let others = others.map(|page| LazyCell::new(move || sha384(page.as_ref())));
-        std::iter::successors(Some(launch), move |launch| {
-            let mut next = *launch;
-            next.measured(PageType::Vmsa, others.as_ref()?, VMSA_ADDRESS);
-            Some(next)
-        })
-        .map(|launch| launch.digest())
+        (launch, LazyCell::new(move || sha384(others.as_ref())))
     }
 }
 
@@ -342,12 +336,14 @@ mod tests {
         let before = sample().before_vcpus(None, Vmm::Qemu).unwrap();
         let (cpu, features) = (CpuSignature::EPYC_V4, GuestFeatures::SNP);
         for (vcpus, digest) in (1..=64).zip(before.each_count(cpu, features)) {
-            assert_eq!(before.digest(NonZeroU16::new(vcpus).unwrap(), cpu, features), Ok(digest), "{vcpus}");
+            assert_eq!(before.digest(NonZeroU16::new(vcpus).unwrap(), cpu, features), digest, "{vcpus}");
         }
         let alone = Sample { ap_reset: None, ..Sample::default() }.build();
-        let alone = FirmwareLaunch::measure(&alone).unwrap().before_vcpus(None, Vmm::Qemu).unwrap();
-        assert_eq!(alone.each_count(cpu, features).count(), 1);
-        assert_eq!(alone.digest(NonZeroU16::new(2).unwrap(), cpu, features), Err(MeasureError::NoApReset));
+        let alone = FirmwareLaunch::measure(&alone).unwrap();
+        assert_eq!(alone.before_vcpus(None, Vmm::Qemu), Err(MeasureError::NoApReset));
+        let json = serde_json::to_string(&alone).unwrap();
+        let alone: FirmwareLaunch = serde_json::from_str(&json).unwrap();
+        assert_eq!(alone.before_vcpus(None, Vmm::Qemu), Err(MeasureError::NoApReset), "nor from what is stored");
     }
 
     #[test]

@@ -146,9 +146,7 @@ impl SnpArguments {
         for cpu in cpus {
             for features in features {
                 let (features, vmm) = (*features, self.vmm_type);
-                for (vcpus, digest) in
-                    before.digests(&self.vcpus.0, cpu.signature, features).map_err(Failure::refused)?
-                {
+                for (vcpus, digest) in before.digests(&self.vcpus.0, cpu.signature, features) {
                     let id_block = signer.map(|signer| signer.sign(digest)).transpose()?;
                     rows.push(Row { shape: Shape { vcpus, cpu: cpu.clone(), features, vmm }, digest, id_block });
                 }

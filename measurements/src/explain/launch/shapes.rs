@@ -56,7 +56,7 @@ pub(super) fn counted(
 }
 
 pub(super) fn fits(before: &BeforeVcpus, shape: Shape, target: Digest<48>, search: &mut Search<'_>) -> Option<Shape> {
-    let digest = search.goes_on().then(|| before.digest(shape.vcpus, shape.cpu, shape.features).ok()).flatten();
+    let digest = search.goes_on().then(|| before.digest(shape.vcpus, shape.cpu, shape.features));
     (digest == Some(target)).then_some(shape)
 }
 
