@@ -19,6 +19,7 @@ pub mod linux;
 pub mod made_from;
 pub mod ovmf;
 pub mod pe;
+pub mod printable;
 pub mod reference;
 pub mod snp;
 pub mod tdx;

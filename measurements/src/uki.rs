@@ -243,7 +243,7 @@ fn padded(name: &str) -> [u8; 8] {
 }
 
 fn shown(line: &PeSection) -> String {
-    String::from_utf8_lossy(&line.name).trim_end_matches('\0').escape_default().to_string()
+    crate::printable::escaped(String::from_utf8_lossy(&line.name).trim_end_matches('\0'), &['"', '`'])
 }
 
 /// Stubs before 253 compare no further than the known name is long.

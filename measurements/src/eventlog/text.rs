@@ -3,24 +3,23 @@
 //! Not trusted: the bytes. Never drops a byte silently: what is not shown is counted.
 
 use crate::bytes::u16_at;
+use crate::printable::{escape_bytes, escape_characters};
 
-/// Most characters of one text.
+/// Most bytes of one text.
 const MAX_SHOWN: usize = 400;
+/// Marks that would close a quotation around a text.
+const CLOSING: &[char] = &['"', '`'];
 
 /// ASCII text; other bytes as `\xNN`.
 pub(super) fn shown(bytes: &[u8]) -> String {
-    bounded(bytes.iter().map(|byte| byte.escape_ascii().to_string()), bytes.len())
+    bounded(escape_bytes(bytes, CLOSING), bytes.len())
 }
 
-/// UTF-16LE text; control characters and broken pairs are escaped.
+/// UTF-16LE text; what is not ASCII is escaped, as are broken pairs.
 pub(super) fn shown_wide(bytes: &[u8]) -> String {
     let units = bytes.chunks_exact(2).filter_map(|pair| u16_at(pair, 0));
-    let pieces = char::decode_utf16(units).map(|character| match character {
-        Ok(plain) if !plain.is_control() && !hidden(plain) => plain.to_string(),
-        Ok(other) => other.escape_default().to_string(),
-        Err(broken) => format!("\\u{{{:x}}}", broken.unpaired_surrogate()),
-    });
-    bounded(pieces, bytes.len())
+    let characters = char::decode_utf16(units).map(|character| character.map_err(|broken| broken.unpaired_surrogate()));
+    bounded(escape_characters(characters, CLOSING), bytes.len())
 }
 
 /// Whether these bytes are UTF-16LE: every other byte zero, at least one character.
@@ -31,16 +30,11 @@ pub(super) fn is_wide(bytes: &[u8]) -> bool {
         && bytes.chunks_exact(2).next().is_some_and(|pair| pair != [0, 0])
 }
 
-/// Characters that change the direction of text or have no width.
-fn hidden(character: char) -> bool {
-    matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
 fn bounded(pieces: impl Iterator<Item = String>, length: usize) -> String {
     let mut out = String::new();
     for piece in pieces {
         if out.len() + piece.len() > MAX_SHOWN {
-            return format!("{out}… ({length} bytes)");
+            return format!("{out}... ({length} bytes)");
         }
         out.push_str(&piece);
     }
@@ -67,9 +61,9 @@ mod tests {
     fn what_would_disturb_a_terminal_is_escaped() {
         assert_eq!(shown(b"a\x1b[2J\xff\n"), r"a\x1b[2J\xff\n");
         let wide: Vec<u8> = "a\u{1b}\u{202e}ä\\".encode_utf16().flat_map(u16::to_le_bytes).collect();
-        assert_eq!(shown_wide(&wide), r"a\u{1b}\u{202e}ä\");
+        assert_eq!(shown_wide(&wide), r"a\u{1b}\u{202e}\u{e4}\");
         assert_eq!(shown_wide(&[0, 0xd8, 0x41, 0]), r"\u{d800}A");
-        assert!(shown(&[b'x'; 1000]).ends_with("… (1000 bytes)"));
+        assert!(shown(&[b'x'; 1000]).ends_with("... (1000 bytes)"));
     }
 
     #[test]
@@ -79,9 +73,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_control_character_is_left(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            prop_assert!(!shown(&bytes).chars().any(char::is_control));
-            prop_assert!(!shown_wide(&bytes).chars().any(|character| character.is_control() || hidden(character)));
+        fn only_single_spaces_and_graphic_ascii_are_left(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            for text in [shown(&bytes), shown_wide(&bytes)] {
+                prop_assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{}", text);
+                prop_assert!(!text.contains("  ") && !text.contains(['"', '`']), "{}", text);
+            }
         }
     }
 }

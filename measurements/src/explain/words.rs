@@ -3,6 +3,8 @@
 //! Not trusted: both texts; what is shown of them is escaped. The number of changes tried is bounded by the length of
 //! the text. Never looks at a digest.
 
+use crate::printable::escaped;
+
 /// Longest command line whose every character is tried with a change.
 const MAX_TYPED_BYTES: usize = 512;
 /// Most words that are tried in another order.
@@ -227,17 +229,9 @@ fn without(these: &[String], those: &[String]) -> Vec<String> {
 /// A text between backquotes, with everything escaped that would disturb a terminal, and cut when it is long.
 pub(super) fn shown(text: &str) -> String {
     const LONGEST: usize = 300;
-    let escaped: String = text
-        .chars()
-        .take(LONGEST)
-        .map(|character| match character {
-            '`' => "\\`".to_owned(),
-            ' '..='~' => character.to_string(),
-            other => other.escape_default().to_string(),
-        })
-        .collect();
-    let more = if text.chars().count() > LONGEST { "…" } else { "" };
-    format!("`{escaped}{more}`")
+    let start: String = text.chars().take(LONGEST).collect();
+    let more = if text.chars().count() > LONGEST { "..." } else { "" };
+    format!("`{}{more}`", escaped(&start, &['`']))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use thiserror::Error;
 use super::rtmr::{Event, Log, Separators, extend_register};
 use crate::digest::{Digest, sha384};
 use crate::eventlog::{ALG_SHA384, EventLog, LogError, LogEvent, replay_ccel};
+use crate::printable::escaped;
 use crate::uefi::{GLOBAL_VARIABLE, SEPARATOR, SecureBootVariables, event_type, parse_variable, variable};
 
 /// MrIndex of RTMR0.
@@ -55,6 +56,11 @@ pub enum MachineError {
     /// RTMR0 lacks an event that all boots have, or has one for which there is no rule.
     #[error("the log is not one of a direct kernel boot through OVMF that this version knows: {0}")]
     Shape(&'static str),
+    /// A boot variable with another name than firmware measures.
+    #[error(
+        "the log has a boot variable \"{0}\": only BootOrder and Boot with four upper-case hexadecimal digits are known"
+    )]
+    BootVariable(String),
 }
 
 /// RTMR0. `cfv` as from [`super::cfv_digest`].
@@ -119,6 +125,9 @@ impl MachineEvents {
         let smbios = of(event_type::HANDOFF_TABLES).next().map(digest).transpose()?;
         let boot = of(event_type::VARIABLE_BOOT).map(|event| {
             let (_, name, data) = parse_variable(event.data).ok_or(MachineError::Shape("a malformed boot variable"))?;
+            if !is_boot_variable(&name) {
+                return Err(MachineError::BootVariable(escaped(&name, &['"'])));
+            }
             Ok((name, data.to_vec()))
         });
         let machine = Self {
@@ -144,6 +153,13 @@ impl MachineEvents {
 
 fn digest(event: &LogEvent<'_>) -> Result<Digest<48>, MachineError> {
     event.digest(ALG_SHA384).map(Digest::from_bytes).ok_or(MachineError::Log(LogError::NoBank("SHA-384")))
+}
+
+/// BootOrder, or Boot0000 to BootFFFF.
+fn is_boot_variable(name: &str) -> bool {
+    let number = name.strip_prefix("Boot").filter(|number| number.len() == 4);
+    name == "BootOrder"
+        || number.is_some_and(|number| number.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F')))
 }
 
 /// The name of a configuration item, which some builds do not log.
@@ -261,5 +277,20 @@ mod tests {
         unknown.push(Event { event_type: event_type::GPT, ..events[8].clone() });
         assert_eq!(MachineEvents::record(&encode_ccel(&unknown)), out_of_order);
         assert!(matches!(MachineEvents::record(b""), Err(MachineError::Log(_))));
+    }
+
+    #[test]
+    fn boot_variables_with_other_names_are_refused() {
+        let named = |name: &str| {
+            let boot = vec![(name.to_owned(), b"x".to_vec())];
+            let log = encode_ccel(&rtmr0_events(sha384(b"cfv"), &MachineEvents { boot, ..sample() }));
+            MachineEvents::record(&log).map(|_| ())
+        };
+        assert_eq!((named("Boot00AF"), named("BootOrder")), (Ok(()), Ok(())));
+        let forged = "Boot0001\u{1b}[2K\nrtmr2 00\u{202e}";
+        for name in [forged, "Boot00af", "Boot001", "Boot00011", "BootNext", "Driver0001", "Boot0001 ", ""] {
+            let Err(MachineError::BootVariable(told)) = named(name) else { panic!("{name:?}") };
+            assert!(told.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{told:?}");
+        }
     }
 }

@@ -37,7 +37,7 @@ impl Stub {
         let magic = own.iter().find(|(name, _)| name == b".sdmagic").ok_or(UkiError::NoStub)?.1;
         let text = magic.split(|byte| *byte == 0).next().and_then(|text| std::str::from_utf8(text).ok());
         let version = text.and_then(|text| text.strip_prefix(MARK)?.strip_suffix(" ####")).ok_or(UkiError::NoStub)?;
-        let version = version.escape_default().to_string();
+        let version = crate::printable::escaped(version, &['"', '`']);
         let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
         let release = digits.parse().ok().filter(|release| (OLDEST_STUB..=NEWEST_STUB).contains(release));
         let release = release.ok_or_else(|| UkiError::Version(version.clone()))?;

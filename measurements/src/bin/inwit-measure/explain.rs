@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use inwit_measurements::explain::{Actual, Candidate, Candidates, Explanation, Question, USUAL_BUDGET, explain};
 use inwit_measurements::made_from::{EventDigest, Role};
+use inwit_measurements::printable::escaped;
 use inwit_measurements::reference::Stated;
 
 use crate::arguments::OutputArguments;
@@ -20,6 +21,8 @@ const MAX_FILES: usize = 1024;
 const MAX_BYTES: u64 = 4 << 30;
 /// How often the number of tries is told to whoever watches.
 const TELL: Duration = Duration::from_millis(200);
+/// How the line below `Expected` begins.
+const ACTUAL: &str = "Actual   ";
 
 #[derive(Args)]
 pub(crate) struct ExplainArguments {
@@ -152,12 +155,18 @@ fn listed(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(files)
 }
 
+/// A line; what stands below another keeps its distance.
+fn plain(line: &str) -> String {
+    let (distance, rest) = line.strip_prefix(ACTUAL).map_or(("", line), |rest| (ACTUAL, rest));
+    format!("{distance}{}", escaped(rest, &[]))
+}
+
 /// The answer first, then why, then what to do.
 fn text(explanation: &Explanation, form: &str) -> String {
     let Explanation { same, answer, detail, certainty, expected, actual, tried, next, .. } = explanation;
-    let mut out = format!("{answer}\n");
+    let mut out = format!("{}\n", plain(answer));
     for line in detail {
-        out += &format!("  {line}\n");
+        out += &format!("  {}\n", plain(line));
     }
     if !same {
         out += "\n";
@@ -174,7 +183,7 @@ fn text(explanation: &Explanation, form: &str) -> String {
     }
     out += &format!("Read as: {form}; its signature was not looked at.\n");
     for step in next {
-        out += &format!("Next: {step}\n");
+        out += &format!("Next: {}\n", plain(step));
     }
     out
 }

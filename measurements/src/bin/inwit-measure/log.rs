@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 use inwit_measurements::eventlog::{CcReplay, LogError, LogEvent, Proof, Replay, describe, replay_ccel, replay_sha256};
 use inwit_measurements::explain::Actual;
+use inwit_measurements::printable::escaped;
 use serde_json::{Value, json};
 
 use crate::arguments::OutputArguments;
@@ -224,7 +225,7 @@ fn in_words(log: &Log<'_>, compared: &[Compared<'_>]) -> String {
     for (number, event) in log.events.iter().enumerate() {
         let description = describe(event);
         let (register, proof) = (register(log, event), proof(description.proof));
-        text += &format!("{number:>4} {register:<6} {proof:<8} {}\n", description.words);
+        text += &format!("{number:>4} {register:<6} {proof:<8} {}\n", escaped(&description.words, &[]));
     }
     text += "\nproved: the digest is that of the data in the log. claimed: it is of something that the log does not hold.\n\n";
     for Compared { name, value, reported, outcome } in compared {
@@ -242,7 +243,7 @@ fn in_json(log: &Log<'_>, compared: &[Compared<'_>]) -> Value {
             "type": description.type_name,
             "type_number": event.event_type,
             "digests": digests.collect::<serde_json::Map<_, _>>(),
-            "what": description.words,
+            "what": escaped(&description.words, &[]),
             "proof": proof(description.proof),
         })
     });

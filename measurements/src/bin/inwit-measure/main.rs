@@ -23,6 +23,7 @@ use arguments::{Arguments, Command, OutputArguments};
 use clap::Parser;
 use files::Failure;
 use id_block::IdBlockCommand;
+use inwit_measurements::printable::escaped;
 use inwit_measurements::reference::Form;
 use report::Printed;
 
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
     let bytes = match printed {
         Ok(printed) => printed.into_bytes(),
         Err(failure) => {
-            let _ = writeln!(std::io::stderr(), "inwit-measure: {failure}");
+            let _ = writeln!(std::io::stderr(), "inwit-measure: {}", told(&failure));
             return ExitCode::from(failure.exit_code());
         }
     };
@@ -44,6 +45,14 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(1),
     }
+}
+
+/// A cause, which may quote a file. Its lines and their spaces stay: parsers of text point at places with them.
+fn told(failure: &Failure) -> String {
+    failure.to_string().split_inclusive(['\n', ' ']).fold(String::new(), |told, word| {
+        let plain = word.trim_end_matches(['\n', ' ']);
+        told + &escaped(plain, &[]) + word.get(plain.len()..).unwrap_or_default()
+    })
 }
 
 /// Nobody wants binary bytes in a terminal.

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use inwit_measurements::made_from::MadeFrom;
+use inwit_measurements::printable::escaped;
 use inwit_measurements::reference::{AgentReference, Form, Measured, Stated, Validity};
 use inwit_measurements::tdx::Event;
 use inwit_measurements::vtpm::PcrEvent;
@@ -141,6 +142,11 @@ pub(crate) fn document(all: &[Stated], form: Form, output: &OutputArguments) -> 
     }
 }
 
+/// What an event measures, as part of a line: names in it come from logs and files.
+fn told(description: &str) -> String {
+    escaped(description, &[])
+}
+
 fn registers(pcrs: &BTreeMap<u8, Digest<32>>) -> String {
     pcrs.iter().map(|(index, digest)| format!("pcr{index} {digest}\n")).collect()
 }
@@ -150,13 +156,13 @@ fn bare_text(values: &Values) -> String {
     match values {
         Values::Parts(parts) => parts.iter().map(|(name, digest)| line((name, digest.to_string()))).collect(),
         Values::Explained(measured, events) => {
-            let lines = events.iter().map(|event| format!("pcr{} {} {}\n", event.pcr, event.digest, event.what));
+            let lines = events.iter().map(|event| format!("pcr{} {} {}\n", event.pcr, event.digest, told(&event.what)));
             bare_text(&Values::Whole(measured.clone())) + "\n" + &lines.collect::<String>()
         }
         Values::Td(values, events) => {
             let lines = events.iter().map(|TdEvent { event, source }| {
                 let register = event.index.saturating_sub(1);
-                format!("rtmr{register} {} {} [{source}]\n", event.digest, event.description)
+                format!("rtmr{register} {} {} [{source}]\n", event.digest, told(&event.description))
             });
             bare_text(values) + "\n" + &lines.collect::<String>()
         }
@@ -183,7 +189,7 @@ fn bare_json(values: &Values) -> serde_json::Value {
                 json!({
                     "register": format!("rtmr{}", event.index.saturating_sub(1)),
                     "digest": event.digest,
-                    "what": event.description,
+                    "what": told(&event.description),
                     "from": source,
                 })
             };
@@ -192,7 +198,7 @@ fn bare_json(values: &Values) -> serde_json::Value {
             values
         }
         Values::Explained(measured, events) => {
-            let event = |event: &PcrEvent| json!({"pcr": event.pcr, "digest": event.digest, "what": event.what});
+            let event = |event: &PcrEvent| json!({"pcr": event.pcr, "digest": event.digest, "what": told(&event.what)});
             let mut values = json!(measured);
             values["events"] = events.iter().map(event).collect();
             values

@@ -243,7 +243,7 @@ pub(super) fn next_steps(question: &Question<'_>, record: &MadeFrom, left: &[&St
     }
     if record.events.is_empty() {
         next.push(
-            "Make the Reference Values again with `inwit-measure … --agent … --config … --name …`: they then say which events \
+            "Make the Reference Values again with `inwit-measure ... --agent ... --config ... --name ...`: they then say which events \
              were predicted, and one event can be named."
                 .to_owned(),
         );

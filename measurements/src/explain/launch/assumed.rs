@@ -44,7 +44,7 @@ pub(super) fn record(
     }
 }
 
-const REMAKE: &str = "Make the Reference Values again with `inwit-measure snp … --agent … --config … --name …`: they then say \
+const REMAKE: &str = "Make the Reference Values again with `inwit-measure snp ... --agent ... --config ... --name ...`: they then say \
                       what they were made from, and `explain` can search.";
 
 fn nothing() -> Outcome {
