@@ -7,6 +7,7 @@
 //! Not trusted: the firmware image. Never done here: reading a TD's registers.
 
 mod acpi;
+mod authority;
 mod build;
 mod disk;
 mod hob;

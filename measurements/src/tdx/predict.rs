@@ -10,14 +10,15 @@
 
 use thiserror::Error;
 
+use super::authority;
 use super::build::{Build, BuildError};
 use super::hob::{HobError, td_hob};
 use super::rtmr::{Separators, configuration_volume};
-use super::store::{StoreError, secure_boot};
+use super::store::{StoreError, secure_boot, without_secure_boot};
 use super::{AcpiBlobs, MachineEvents};
 use crate::digest::{Digest, sha384};
 use crate::ovmf::{Firmware, FirmwareError};
-use crate::uefi::{SecureBoot, SecureBootVariables};
+use crate::uefi::SecureBootVariables;
 
 /// Configuration items that are measured, in this order, and the size that an item must have to be taken.
 const ITEMS: [(&str, Option<usize>); 6] = [
@@ -69,13 +70,13 @@ pub enum MachineConfigurationError {
     /// Secure Boot is on and the key that allowed the kernel was not given.
     #[error(
         "Secure Boot is on in this firmware: the key that allows the kernel is measured as well. Give its \
-         EFI_SIGNATURE_DATA (owner GUID and certificate, as in db) with --authority, or the log of a trusted boot with \
-         --machine-log"
+         EFI_SIGNATURE_DATA (owner GUID and certificate, as in db) or the certificate in DER with --authority, or the log \
+         of a trusted boot with --machine-log"
     )]
     AuthorityUnknown,
-    /// The authority is in no list of db.
-    #[error("the authority given is not an entry of the firmware's db")]
-    NotAllowed,
+    /// The authority is in no list of db, or not told apart there.
+    #[error("the authority given: {0}")]
+    Authority(&'static str),
     /// Boot variables that do not belong together.
     #[error("boot variables: {0}")]
     BootVariables(&'static str),
@@ -94,7 +95,7 @@ pub struct Machine<'a> {
     pub fw_cfg: &'a [(String, Vec<u8>)],
     /// Secure Boot variables where they are not those of the image.
     pub secure_boot: Option<&'a SecureBootVariables>,
-    /// The entry of db that allows the kernel, as EFI_SIGNATURE_DATA.
+    /// The entry of db that allows the kernel: EFI_SIGNATURE_DATA, or what follows the owner in it.
     pub authority: Option<&'a [u8]>,
     /// Digest of the SMBIOS tables.
     pub smbios: Option<Digest<48>>,
@@ -113,11 +114,10 @@ impl Machine<'_> {
         let firmware = Firmware::parse(self.firmware)?;
         let td_hob = sha384(&td_hob(&firmware, self.memory_mib)?);
         let build = Build::inspect(self.firmware)?;
-        let secure_boot = match self.secure_boot {
-            Some(given) => given.clone(),
-            None if build.secure_boot => secure_boot(configuration_volume(&firmware)?)?,
-            None => SecureBootVariables::without_keys(SecureBoot::Absent),
-        };
+        let volume = configuration_volume(&firmware)?;
+        // Read in any case: variables that have no rule would be missed.
+        let held = if build.secure_boot { secure_boot(volume)? } else { without_secure_boot(volume)? };
+        let secure_boot = self.secure_boot.cloned().unwrap_or(held);
         let smbios = match (build.smbios, self.smbios) {
             (true, None) => return Err(MachineConfigurationError::SmbiosUnknown),
             (false, Some(_)) => return Err(MachineConfigurationError::NoSmbios),
@@ -168,12 +168,10 @@ impl Machine<'_> {
         match (variables.enabled, self.authority) {
             (Some(1), None) => Err(MachineConfigurationError::AuthorityUnknown),
             (Some(1), Some(entry)) => {
-                // An entry stands in db as given: owner and certificate.
-                let known = entry.len() > 16 && variables.db.windows(entry.len()).any(|window| window == entry);
-                let authority = crate::uefi::variable(crate::uefi::IMAGE_SECURITY, "db", entry);
-                if known { Ok(vec![authority]) } else { Err(MachineConfigurationError::NotAllowed) }
+                let entry = authority::entry(&variables.db, entry).map_err(MachineConfigurationError::Authority)?;
+                Ok(vec![crate::uefi::variable(crate::uefi::IMAGE_SECURITY, "db", entry)])
             }
-            (_, Some(_)) => Err(MachineConfigurationError::NotAllowed),
+            (_, Some(_)) => Err(MachineConfigurationError::Authority("Secure Boot is off: no key allows the kernel")),
             (_, None) => Ok(Vec::new()),
         }
     }
@@ -219,7 +217,7 @@ mod tests {
     use crate::ovmf::sample::Sample;
     use crate::tdx::rtmr0_events;
     use crate::tdx::store::sample as store;
-    use crate::uefi::{GLOBAL_VARIABLE, IMAGE_SECURITY};
+    use crate::uefi::{GLOBAL_VARIABLE, IMAGE_SECURITY, SecureBoot};
     use crate::volume::sample::{image, volume_of};
 
     const DXE: [u8; 16] = crate::ovmf::guid(0x7cb8_bdc9, 0xf8eb, 0x4f34, 0xaaea_3ee4_af65_16a1);
@@ -304,19 +302,37 @@ mod tests {
     #[test]
     fn enrolled_keys_ask_for_the_authority() {
         let entry = b"owner of the key, certificate";
-        let keys = [(GLOBAL_VARIABLE, "PK", &b"pk"[..]), (IMAGE_SECURITY, "db", &[b"list", entry.as_slice()].concat())];
+        let db = authority::sample(&[entry]);
+        let keys = [(GLOBAL_VARIABLE, "PK", &b"pk"[..]), (IMAGE_SECURITY, "db", &db)];
         let acpi = acpi();
         let image = firmware(&store(&keys), &[FRONT_PAGE], &wide("SecureBootEnable"));
         let with = |authority| Machine { authority, ..machine(&image, &acpi) }.events();
         assert_eq!(with(None), Err(MachineConfigurationError::AuthorityUnknown));
-        assert_eq!(with(Some(b"another key of some length")), Err(MachineConfigurationError::NotAllowed));
+        let refused = |given| matches!(given, Err(MachineConfigurationError::Authority(_)));
+        assert!(refused(with(Some(b"another key of some length"))) && refused(with(Some(&entry[..28]))));
         let events = with(Some(entry)).unwrap();
+        assert_eq!(with(Some(&entry[16..])), Ok(events.clone()), "the certificate alone finds its entry");
         assert_eq!((events.secure_boot.enabled, events.authorities.len()), (Some(1), 1));
         let off = SecureBootVariables::without_keys(SecureBoot::Off);
         let given = Machine { secure_boot: Some(&off), ..machine(&image, &acpi) };
         assert_eq!(given.events().unwrap().secure_boot, off);
         let unasked = Machine { authority: Some(entry), ..given };
-        assert_eq!(unasked.events(), Err(MachineConfigurationError::NotAllowed));
+        assert!(refused(unasked.events()));
+    }
+
+    #[test]
+    fn variables_without_a_rule_are_refused_in_every_build() {
+        let acpi = acpi();
+        let off = SecureBootVariables::without_keys(SecureBoot::Off);
+        for marks in [vec![], wide("SecureBootEnable")] {
+            let image = firmware(&store(&[(IMAGE_SECURITY, "dbt", b"timestamps")]), &[FRONT_PAGE], &marks);
+            for secure_boot in [None, Some(&off)] {
+                let refused = Machine { secure_boot, ..machine(&image, &acpi) }.events();
+                assert_eq!(refused, Err(StoreError::Unknown("dbt".to_owned()).into()));
+            }
+        }
+        let image = firmware(&store(&[(GLOBAL_VARIABLE, "PK", b"x")]), &[FRONT_PAGE], b"");
+        assert_eq!(machine(&image, &acpi).events(), Err(StoreError::Key("PK").into()));
     }
 
     #[test]

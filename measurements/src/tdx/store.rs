@@ -6,22 +6,42 @@
 //! no flash keeps changes.
 //!
 //! Not trusted: the volume. Deleted variables are passed over; unfinished, repeated and malformed ones are refused,
-//! because firmware might read them in another way. Never checks what a key is worth.
+//! because firmware might read them in another way; so are variables that may add events to RTMR0 or change those that
+//! are known. Never checks what a key is worth.
 
 use thiserror::Error;
 
 use crate::bytes::{array_at, index, u16_at, u32_at};
 use crate::ovmf::guid;
-use crate::uefi::{GLOBAL_VARIABLE, IMAGE_SECURITY, SecureBootVariables};
+use crate::uefi::{GLOBAL_VARIABLE, IMAGE_SECURITY, SecureBoot, SecureBootVariables};
 
 const VOLUME: [u8; 16] = guid(0xfff1_2b8d, 0x7696, 0x4c8b, 0xa985_2747_075b_4f50);
 const AUTHENTICATED_STORE: [u8; 16] = guid(0xaaf3_2c78, 0x947b, 0x439a, 0xa180_2e14_4ec3_7792);
 const SECURE_BOOT_ENABLE: [u8; 16] = guid(0xf0a3_0bc7, 0xaf08, 0x4556, 0x99c4_0010_09c9_3a44);
+const CUSTOM_MODE: [u8; 16] = guid(0xc076_ec0c, 0x7028, 0x4399, 0xa072_71ee_5c44_8b9f);
+const CERTIFICATES: [u8; 16] = guid(0xd9be_e56e, 0x75dc, 0x49d9, 0xb4d7_b534_210f_637a);
+const VENDOR_KEYS: [u8; 16] = guid(0x9073_e4e0, 0x60ec, 0x4b6e, 0x9903_4c22_3c26_0f3c);
+const MONOTONIC_COUNTER: [u8; 16] = guid(0xeb70_4011, 0x1402, 0x11d3, 0x8e77_00a0_c969_723b);
+
+/// The keys of Secure Boot, which are measured and read here.
+const KEYS: [([u8; 16], &str); 4] =
+    [(GLOBAL_VARIABLE, "PK"), (GLOBAL_VARIABLE, "KEK"), (IMAGE_SECURITY, "db"), (IMAGE_SECURITY, "dbx")];
+/// What enrolling keys leaves beside them: the switch read here, and others that no firmware measures and that decide
+/// nothing of what it measures.
+const HARMLESS: [([u8; 16], &str); 5] = [
+    (SECURE_BOOT_ENABLE, "SecureBootEnable"),
+    (CUSTOM_MODE, "CustomMode"),
+    (CERTIFICATES, "certdb"),
+    (VENDOR_KEYS, "VendorKeysNv"),
+    (MONOTONIC_COUNTER, "MTC"),
+];
 
 const STORE_HEADER: usize = 28;
 const VARIABLE_HEADER: usize = 60;
 /// Formatted and healthy.
 const STORE_STATE: [u8; 2] = [0x5a, 0xfe];
+/// Most live variables; stores of real machines hold under a hundred.
+const MAX_VARIABLES: usize = 512;
 /// First two bytes of a variable.
 const VARIABLE_MARK: u16 = 0x55aa;
 /// A variable is live in this state; bit 0 cleared means that it is being replaced, bit 1 that it is deleted.
@@ -44,6 +64,24 @@ pub enum StoreError {
     /// A live variable is there twice.
     #[error("variable {0:?} is in the store twice")]
     Repeated(String),
+    /// More than any machine has.
+    #[error("more than {MAX_VARIABLES} live variables in the store")]
+    TooMany,
+    /// A live variable that may change what is measured.
+    #[error(
+        "the firmware's variable store holds {0:?}, for which there is no rule: variables such as dbt, BootOrder or \
+         DriverOrder add events to RTMR0 or change them. Use an image that holds the keys of Secure Boot alone, or give the \
+         log of a trusted boot with --machine-log"
+    )]
+    Unknown(String),
+    /// Keys in a build that does not know Secure Boot.
+    #[error(
+        "the firmware's variable store holds {0:?}, but the build does not know Secure Boot: nothing tells what it measures"
+    )]
+    Key(&'static str),
+    /// SecureBootEnable is neither 0 nor 1.
+    #[error("the variable SecureBootEnable is neither 0 nor 1")]
+    Switch,
 }
 
 /// One live variable.
@@ -85,6 +123,13 @@ pub fn variables(volume: &[u8]) -> Result<Vec<Variable<'_>>, StoreError> {
                 if found.iter().any(|known| (known.vendor, &known.name) == (variable.vendor, &variable.name)) {
                     return Err(StoreError::Repeated(variable.name));
                 }
+                // Firmware deletes a variable by giving it no data.
+                if variable.data.is_empty() {
+                    return Err(StoreError::Variable(at));
+                }
+                if found.len() == MAX_VARIABLES {
+                    return Err(StoreError::TooMany);
+                }
                 found.push(variable);
             }
             BEING_REPLACED | NEVER_FINISHED | 0xff => return Err(StoreError::Variable(at)),
@@ -117,19 +162,37 @@ fn variable(store: &[u8], at: usize) -> Option<(u8, Variable<'_>, usize)> {
     Some((state, variable, end.checked_next_multiple_of(4)?))
 }
 
+/// The live variables, where all are of those that have a rule here.
+fn with_rules(volume: &[u8]) -> Result<Vec<Variable<'_>>, StoreError> {
+    let variables = variables(volume)?;
+    let is = |variable: &Variable<'_>, (vendor, name): &([u8; 16], &str)| {
+        variable.vendor == *vendor && variable.name == *name
+    };
+    let rules = KEYS.iter().chain(&HARMLESS);
+    match variables.iter().find(|variable| !rules.clone().any(|known| is(variable, known))) {
+        Some(unknown) => Err(StoreError::Unknown(unknown.name.clone())),
+        None => Ok(variables),
+    }
+}
+
 /// Secure Boot as firmware with Secure Boot starts it from this volume: on where a platform key is enrolled, unless a
 /// variable SecureBootEnable of 0 switches it off.
 ///
 /// # Errors
-/// [`StoreError`].
+/// [`StoreError`]: also for live variables other than the keys and what enrolling them leaves, because they may change
+/// RTMR0 otherwise.
 pub fn secure_boot(volume: &[u8]) -> Result<SecureBootVariables, StoreError> {
-    let variables = variables(volume)?;
+    let variables = with_rules(volume)?;
     let of = |vendor: [u8; 16], name: &str| {
         let found = variables.iter().find(|variable| variable.vendor == vendor && variable.name == name);
         found.map(|variable| variable.data.to_vec()).unwrap_or_default()
     };
     let pk = of(GLOBAL_VARIABLE, "PK");
-    let switched_off = of(SECURE_BOOT_ENABLE, "SecureBootEnable") == [0];
+    let switched_off = match of(SECURE_BOOT_ENABLE, "SecureBootEnable").as_slice() {
+        [] | [1] => false,
+        [0] => true,
+        _ => return Err(StoreError::Switch),
+    };
     Ok(SecureBootVariables {
         enabled: Some(u8::from(!pk.is_empty() && !switched_off)),
         pk,
@@ -139,16 +202,30 @@ pub fn secure_boot(volume: &[u8]) -> Result<SecureBootVariables, StoreError> {
     })
 }
 
+/// The same for builds without Secure Boot, where no key may be in the volume.
+///
+/// # Errors
+/// As [`secure_boot`].
+pub(super) fn without_secure_boot(volume: &[u8]) -> Result<SecureBootVariables, StoreError> {
+    let variables = with_rules(volume)?;
+    let held = |(vendor, name): &&([u8; 16], &str)| {
+        variables.iter().any(|variable| variable.vendor == *vendor && variable.name == *name)
+    };
+    match KEYS.iter().find(held) {
+        Some((_, name)) => Err(StoreError::Key(name)),
+        None => Ok(SecureBootVariables::without_keys(SecureBoot::Absent)),
+    }
+}
+
 /// A volume with these live variables {vendor, name, data} for tests; never part of the product.
 #[cfg(test)]
 pub(crate) fn sample(live: &[([u8; 16], &str, &[u8])]) -> Vec<u8> {
     let mut volume = vec![0; 72];
     volume[16..32].copy_from_slice(&VOLUME);
-    volume[32..34].copy_from_slice(&1200u16.to_le_bytes());
     volume[40..44].copy_from_slice(b"_FVH");
     volume[48] = 72;
     volume.extend(AUTHENTICATED_STORE);
-    volume.extend(1000u32.to_le_bytes());
+    volume.extend([0; 4]);
     volume.extend(STORE_STATE);
     volume.extend([0; 6]);
     for (vendor, name, data) in live {
@@ -162,7 +239,10 @@ pub(crate) fn sample(live: &[([u8; 16], &str, &[u8])]) -> Vec<u8> {
         volume.extend([name.as_slice(), data].concat());
         volume.resize(volume.len().next_multiple_of(4), 0xff);
     }
-    volume.resize(1200, 0xff);
+    let size = volume.len().next_multiple_of(1200);
+    volume.resize(size, 0xff);
+    volume[32..36].copy_from_slice(&(size as u32).to_le_bytes());
+    volume[88..92].copy_from_slice(&((size - 200) as u32).to_le_bytes());
     volume
 }
 
@@ -173,7 +253,11 @@ mod tests {
     use super::*;
 
     fn keys() -> Vec<u8> {
-        sample(&[(GLOBAL_VARIABLE, "PK", b"platform"), (IMAGE_SECURITY, "db", b"allowed"), ([9; 16], "db", b"other")])
+        sample(&[
+            (GLOBAL_VARIABLE, "PK", b"platform"),
+            (IMAGE_SECURITY, "db", b"allowed"),
+            (CUSTOM_MODE, "CustomMode", b"0"),
+        ])
     }
 
     #[test]
@@ -187,6 +271,49 @@ mod tests {
         assert_eq!(secure_boot(&sample(&[])).unwrap().enabled, Some(0));
         let switch = (SECURE_BOOT_ENABLE, "SecureBootEnable", &[0][..]);
         assert_eq!(secure_boot(&sample(&[(GLOBAL_VARIABLE, "PK", b"x"), switch])).unwrap().enabled, Some(0));
+        for data in [&[2][..], &[1, 0]] {
+            let switch = (SECURE_BOOT_ENABLE, "SecureBootEnable", data);
+            assert_eq!(secure_boot(&sample(&[(GLOBAL_VARIABLE, "PK", b"x"), switch])), Err(StoreError::Switch));
+        }
+    }
+
+    /// Each of these adds events to RTMR0 or changes those that are computed.
+    #[test]
+    fn variables_without_a_rule_are_refused_by_name() {
+        for (vendor, name) in [
+            (IMAGE_SECURITY, "dbt"),
+            (IMAGE_SECURITY, "dbr"),
+            (GLOBAL_VARIABLE, "BootOrder"),
+            (GLOBAL_VARIABLE, "Boot0007"),
+            (GLOBAL_VARIABLE, "BootNext"),
+            (GLOBAL_VARIABLE, "DriverOrder"),
+            (GLOBAL_VARIABLE, "Driver0001"),
+            (GLOBAL_VARIABLE, "SysPrepOrder"),
+            (GLOBAL_VARIABLE, "SecureBoot"),
+            (GLOBAL_VARIABLE, "db"),
+            ([9; 16], "PK"),
+        ] {
+            let volume = sample(&[(GLOBAL_VARIABLE, "PK", b"x"), (vendor, name, b"data")]);
+            assert_eq!(variables(&volume).map(|found| found.len()), Ok(2));
+            let refused = Err(StoreError::Unknown(name.to_owned()));
+            assert_eq!((secure_boot(&volume), without_secure_boot(&volume)), (refused.clone(), refused));
+        }
+        let rest = HARMLESS.map(|(vendor, name)| (vendor, name, &b"\x01"[..]));
+        assert_eq!(without_secure_boot(&sample(&rest)).unwrap().enabled, None);
+        assert_eq!(secure_boot(&sample(&rest)).unwrap().enabled, Some(0));
+        for (vendor, name) in KEYS {
+            assert_eq!(without_secure_boot(&sample(&[(vendor, name, b"x")])), Err(StoreError::Key(name)));
+        }
+    }
+
+    #[test]
+    fn stores_have_no_end_of_variables() {
+        let names: Vec<String> = (0..=MAX_VARIABLES).map(|number| number.to_string()).collect();
+        let all: Vec<_> = names.iter().map(|name| ([1; 16], name.as_str(), &b"x"[..])).collect();
+        assert_eq!(variables(&sample(&all)), Err(StoreError::TooMany));
+        assert_eq!(variables(&sample(&all[1..])).map(|found| found.len()), Ok(MAX_VARIABLES));
+        let nothing = sample(&[([1; 16], "a", b"")]);
+        assert_eq!(variables(&nothing), Err(StoreError::Variable(72 + STORE_HEADER)));
     }
 
     #[test]

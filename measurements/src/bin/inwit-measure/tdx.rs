@@ -88,7 +88,7 @@ pub(crate) struct TdxArguments {
     /// SHA-384 of the SMBIOS tables, for firmware that measures them (edk2-stable202505 and later).
     #[arg(long, value_name = "SHA384", requires = "acpi_tables")]
     pub(crate) smbios_digest: Option<Digest<48>>,
-    /// With Secure Boot on, the entry of db that allows the kernel: owner GUID and certificate.
+    /// With Secure Boot on, the entry of db that allows the kernel: owner GUID and certificate, or the certificate in DER.
     #[arg(long, value_name = "FILE", requires = "acpi_tables")]
     pub(crate) authority: Option<PathBuf>,
     /// A boot variable of a machine with boot devices: BootOrder and each option that it names.
