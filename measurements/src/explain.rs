@@ -108,7 +108,7 @@ impl Certainty {
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explanation {
-    /// Whether everything that both name is equal.
+    /// Whether everything that is expected was measured, and is equal.
     pub same: bool,
     /// The part that differs; the first of several.
     pub component: Component,
@@ -203,7 +203,7 @@ pub fn explain(question: &Question<'_>, watch: &mut dyn FnMut(u64)) -> Explanati
         );
     }
     if expected.is_empty() {
-        return same(question, &measured);
+        return alike(question, &measured);
     }
     if let Some(findings) = recorded(question) {
         return answer(&findings, Certainty::Record, 0, Vec::new());
@@ -244,31 +244,46 @@ fn incomparable(question: &Question<'_>, measured: &Registers) -> Option<Finding
     })
 }
 
-fn same(question: &Question<'_>, measured: &Registers) -> Explanation {
+/// No register that both name differs. The same they are only if what was measured names all that are expected, and the
+/// agents are the same; registers that only the measurement names were left out of the Reference Values on purpose.
+fn alike(question: &Question<'_>, measured: &Registers) -> Explanation {
     let expected = registers(&question.expected.measured);
-    let absent: Vec<&String> = expected.keys().filter(|name| !measured.contains_key(*name)).collect();
-    let mut detail = Vec::new();
-    if !absent.is_empty() {
-        let names: Vec<&str> = absent.iter().map(|name| name.as_str()).collect();
-        detail.push(format!("Not compared, because the measurement does not name them: {}.", names.join(", ")));
-    }
-    let agents = question.actual.values.as_ref().filter(|values| values.agent != question.expected.agent);
-    detail
-        .extend(agents.map(|_| "The agents that both name differ, though nothing that was measured does.".to_owned()));
-    Explanation {
-        same: true,
-        component: Component::Nothing,
-        answer: format!(
-            "They are the same: {} of {} registers compared.",
-            expected.len() - absent.len(),
-            expected.len()
-        ),
-        detail,
-        certainty: Certainty::Recomputed,
+    let absent: Vec<&str> =
+        expected.keys().filter(|name| !measured.contains_key(*name)).map(|name| name.as_str()).collect();
+    let compared = format!("{} of {} registers compared", expected.len() - absent.len(), expected.len());
+    let missing = format!("Not compared, because the measurement does not name them: {}.", absent.join(", "));
+    let mut answer = Explanation {
+        same: false,
+        component: Component::Unknown,
+        answer: format!("Nothing that was compared differs, but not everything was there: {compared}."),
+        detail: if absent.is_empty() { Vec::new() } else { vec![missing] },
+        certainty: Certainty::Narrowed,
         expected: Registers::new(),
         actual: Registers::new(),
         tried: 0,
         next: Vec::new(),
+    };
+    if let Some((component, which)) = other_agent(question) {
+        let certainty = Certainty::Record;
+        let told = format!("The {which} that the two name differs, though no register that was compared does.");
+        return Explanation { component, answer: told, certainty, ..answer };
+    }
+    if absent.is_empty() {
+        let (component, told) = (Component::Nothing, format!("They are the same: {compared}."));
+        return Explanation { same: true, component, answer: told, certainty: Certainty::Recomputed, ..answer };
+    }
+    answer.next.push("Give a measurement that names all registers that are expected.".to_owned());
+    answer
+}
+
+/// The agent, or its configuration, where both name one and they differ.
+fn other_agent(question: &Question<'_>) -> Option<(Component, &'static str)> {
+    let expected = question.expected.agent.as_ref()?;
+    let actual = question.actual.values.as_ref()?.agent.as_ref()?;
+    match (expected.executable == actual.executable, expected.configuration == actual.configuration) {
+        (false, _) => Some((Component::Agent, "agent")),
+        (true, false) => Some((Component::Configuration, "agent's configuration")),
+        (true, true) => None,
     }
 }
 

@@ -325,6 +325,16 @@ fn an_end_is_kept_until_it_is_dropped_on_demand() {
         assert!(ReferenceValues::from_toml(&succeed(&folder.0, "convert limited --to toml --forget-validity")).is_ok());
         let other = run(&folder.0, "convert limited --to rvps");
         assert_eq!(Stated::read(&other.stdout).unwrap(), Stated { form: Form::Rvps, ..stated }, "{form}");
+        // Somebody else's end is shortened, never prolonged unasked.
+        let (sooner, later) = ("2026-12-31T00:00:00Z", "2099-01-01T00:00:00Z");
+        let until = |arguments: &str| {
+            let output = run(&folder.0, &format!("convert limited --to rvps --expires {arguments}"));
+            Stated::read(&output.stdout).unwrap().validity.not_after.unwrap().to_string()
+        };
+        assert_eq!(until(sooner), sooner, "{form}");
+        let refused = refuse(&folder.0, &format!("convert limited --to rvps --expires {later}"), 3);
+        assert!(refused.contains(end) && refused.contains("--forget-validity"), "{refused}");
+        assert_eq!(until(&format!("{later} --forget-validity")), later, "{form}");
     }
     assert!(refuse(&folder.0, &format!("{snp} --expires {end}"), 2).contains("--expires"));
     assert!(refuse(&folder.0, &format!("{snp} --format rvps --expires soon"), 2).contains("RFC 3339"));

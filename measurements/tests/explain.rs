@@ -2,10 +2,12 @@
 //!
 //! Works on small made-up images; what it can name of real boots is tried in the workspace's tests.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use inwit_measurements::reference::{Measured, ReferenceValues};
+use inwit_measurements::reference::{AgentReference, Measured, ReferenceValues};
+use inwit_measurements::sha256;
 
 /// A folder of its own for each test, removed when it ends, with an image and the Reference Values of its launch.
 struct Folder(PathBuf);
@@ -201,4 +203,37 @@ fn unfit_inputs_are_refused_with_their_cause() {
     let quote = [&[4, 0, 2, 0, 0, 0, 0, 0][..], &[0; 700]].concat();
     folder.write("sgx.quote", &quote);
     assert!(folder.refused("explain expected.toml sgx.quote", 3).contains("only TDX quotes"));
+}
+
+/// A measurement that lacks a register, or names another agent, is not the same; one that names more is.
+#[test]
+fn what_was_not_compared_is_not_the_same() {
+    let folder = Folder::new("partial");
+    let agent = AgentReference { executable: sha256(b"agent"), configuration: sha256(b"config") };
+    let pcrs = BTreeMap::from([(4, sha256(b"4")), (7, sha256(b"7"))]);
+    let values = ReferenceValues {
+        name: "payments".to_owned(),
+        agent: agent.clone(),
+        measured: Measured::Vtpm { pcrs },
+        made_from: None,
+    };
+    folder.write("expected.toml", values.to_toml().unwrap().as_bytes());
+    let lines = |numbers: &[u8]| {
+        numbers
+            .iter()
+            .map(|number| format!("pcr{number} {}\n", sha256(number.to_string().as_bytes())))
+            .collect::<String>()
+    };
+    folder.write("part", lines(&[7]).as_bytes());
+    let told = folder.explain("part", 3);
+    assert!(told.starts_with("Nothing that was compared differs, but not everything was there: 1 of 2"), "{told}");
+    assert!(told.contains("does not name them: pcr4"), "{told}");
+    folder.write("more", lines(&[4, 7, 8]).as_bytes());
+    assert!(folder.explain("more", 0).starts_with("They are the same: 2 of 2 registers compared.\n"));
+    let other = AgentReference { configuration: sha256(b"other"), ..agent };
+    folder.write("other.toml", ReferenceValues { agent: other, ..values }.to_toml().unwrap().as_bytes());
+    let told = folder.explain("other.toml", 3);
+    assert!(told.starts_with("The agent's configuration that the two name differs"), "{told}");
+    folder.write("twice", format!("pcr7 {}\n{}", sha256(b"8"), lines(&[4, 7])).as_bytes());
+    assert!(folder.refused("explain expected.toml twice", 3).contains("pcr7 is given twice"));
 }

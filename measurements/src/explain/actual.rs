@@ -89,7 +89,7 @@ impl Actual {
         };
         let text = Some(text.trim()).filter(|text| !text.is_empty() && text.len() <= MAX_REFERENCE_BYTES);
         let text = text.ok_or(ActualError::Unknown)?;
-        if text.starts_with(['{', '[']) { json(text) } else { listing(text).map_or_else(|| toml(text), Ok) }
+        if text.starts_with(['{', '[']) { json(text) } else { listing(text)?.map_or_else(|| toml(text), Ok) }
     }
 
     fn of(form: &'static str, registers: Registers) -> Self {
@@ -229,18 +229,24 @@ fn from_values(values: Stated) -> Actual {
 }
 
 /// Lines of a name and a digest, or one digest alone. `None` when a line is something else.
-fn listing(text: &str) -> Option<Actual> {
+///
+/// # Errors
+/// A register that is given twice: nothing says which of the two was measured.
+fn listing(text: &str) -> Result<Option<Actual>, ActualError> {
     let mut registers = Registers::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (name, digest) = match line.rsplit_once([' ', '\t', ':', '=']) {
             Some((name, digest)) => (name, digest),
             None => ("launch_digest", line),
         };
-        let (name, digest) = register(name, digest)?;
+        let Some((name, digest)) = register(name, digest) else { return Ok(None) };
+        if registers.contains_key(&name) {
+            return Err(ActualError::Text(format!("{name} is given twice: leave one of the two lines out")));
+        }
         registers.insert(name, digest);
     }
     let form = if text.contains(char::is_whitespace) { "registers by name" } else { "a digest" };
-    (!registers.is_empty()).then(|| Actual::of(form, registers))
+    Ok((!registers.is_empty()).then(|| Actual::of(form, registers)))
 }
 
 /// A register by its usual names: `pcr04`, `PCR4`, `4`, `RTMR[0]`, `rtmr0:sha384`, `mr_td`.
@@ -330,6 +336,10 @@ mod tests {
             assert_eq!(Actual::read(bytes), Err(ActualError::Unknown), "{:?}", bytes.get(..8));
         }
         assert!(matches!(Actual::read(b"{"), Err(ActualError::Text(_))));
+        let (one, two) = (sha256(b"one"), sha256(b"two"));
+        let twice = format!("pcr7 {one}\nPCR07: {two}\n");
+        let error = Actual::read(twice.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("pcr7 is given twice"), "{error}");
         let broken = b"name = 1\n[measured]\n";
         assert!(matches!(Actual::read(broken), Err(ActualError::Text(_))));
     }

@@ -5,6 +5,8 @@
 //!
 //! Not trusted: both archives and all files. Work is bounded by the bytes that all changed archives have together.
 
+use std::rc::Rc;
+
 use super::words::shown;
 use super::{Candidate, Candidates, Component, Finding};
 use crate::initrd::{Initrd, Member, TYPE_FILE, TYPE_MASK};
@@ -25,16 +27,17 @@ pub(super) struct Changed {
 }
 
 /// Every changed form of an initrd that the files at hand allow, the plausible ones first.
+///
+/// Each is made when it is asked for, and nothing is kept of it: the memory is that of one.
 pub(super) fn changes<'a>(
     initrd: &'a [u8],
     record: Option<&'a InitrdRecord>,
     at_hand: &'a Candidates,
-) -> Vec<Box<dyn Fn() -> Changed + 'a>> {
-    let Ok(read) = Initrd::read(initrd) else { return Vec::new() };
-    let members: Vec<Member<'a>> = read.members;
+) -> Box<dyn Iterator<Item = Changed> + 'a> {
+    let Ok(read) = Initrd::read(initrd) else { return Box::new(std::iter::empty()) };
+    let members: Rc<[Member<'a>]> = read.members.into();
     let most = MAX_CHANGED_BYTES / initrd.len().max(1);
-    let files = || members.iter().copied().enumerate().filter(|(_, member)| member.mode & TYPE_MASK == TYPE_FILE);
-    let likely = |member: &Member<'_>, file: &Candidate| {
+    let likely = move |member: &Member<'_>, file: &Candidate| {
         let base = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
         let path = |path: &Option<String>| path.as_deref() == Some(member.name.trim_start_matches('/'));
         let by_role = match (file.role, record) {
@@ -45,24 +48,25 @@ pub(super) fn changes<'a>(
         by_role || base(member.name) == base(&file.name)
     };
     let fits = |file: &&Candidate| !matches!(file.role, Some(Role::Firmware | Role::Kernel | Role::Initrd | Role::Uki));
-    let mut pairs: Vec<(Member<'a>, &'a Candidate)> = files()
-        .flat_map(|(_, member)| at_hand.files.iter().filter(fits).map(move |file| (member, file)))
-        .filter(|(member, file)| member.content != file.contents)
-        .collect();
-    pairs.sort_by_key(|(member, file)| !likely(member, file));
-    let mut all: Vec<Box<dyn Fn() -> Changed + 'a>> = Vec::new();
-    for (member, file) in pairs {
-        all.push(Box::new(move || replaced(initrd, member, file, record)));
-    }
-    for (at, member) in files() {
-        let later: Vec<Member<'a>> = members.iter().skip(at + 1).copied().collect();
-        all.push(Box::new(move || left_out(initrd, member, &later)));
-    }
-    for file in at_hand.of(Role::Initrd).filter(|file| Initrd::read(&file.contents).is_ok()) {
-        all.push(Box::new(move || appended(initrd, file)));
-    }
-    all.truncate(most);
-    all
+    let places = |members: &Rc<[Member<'a>]>| {
+        let members = Rc::clone(members);
+        (0..members.len()).filter_map(move |at| {
+            members.get(at).copied().filter(|member| member.mode & TYPE_MASK == TYPE_FILE).map(|member| (at, member))
+        })
+    };
+    let all = Rc::clone(&members);
+    let replacements = [true, false].into_iter().flat_map(move |likely_ones| {
+        let pairs =
+            places(&all).flat_map(move |(_, member)| at_hand.files.iter().filter(fits).map(move |file| (member, file)));
+        pairs
+            .filter(move |(member, file)| likely(member, file) == likely_ones && member.content != file.contents)
+            .map(move |(member, file)| replaced(initrd, member, file, record))
+    });
+    let missing =
+        places(&members).map(move |(at, member)| left_out(initrd, member, members.get(at + 1..).unwrap_or_default()));
+    let readable = at_hand.of(Role::Initrd).filter(|file| Initrd::read(&file.contents).is_ok());
+    let longer = readable.map(move |file| appended(initrd, file));
+    Box::new(replacements.chain(missing).chain(longer).take(most))
 }
 
 fn replaced(initrd: &[u8], member: Member<'_>, file: &Candidate, record: Option<&InitrdRecord>) -> Changed {
@@ -168,4 +172,31 @@ pub(super) fn differences(expected: &InitrdRecord, actual: &InitrdRecord) -> Vec
         _ => 2,
     });
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A list of what follows each file would take gigabytes here.
+    #[test]
+    fn many_members_cost_little_memory() {
+        let mut archive = Vec::new();
+        for (name, inode) in (1..15_000).map(|number| (format!("f{number}"), number)).chain([("TRAILER!!!".into(), 0)])
+        {
+            archive.extend(b"070701");
+            for field in [inode, 0o100_644, 0, 0, 1, 0, 0, 0, 0, 0, 0, name.len() + 1, 0] {
+                archive.extend(format!("{field:08x}").bytes());
+            }
+            archive.extend(name.bytes());
+            archive.resize((archive.len() + 1).next_multiple_of(4), 0);
+        }
+        let files = (0..200).map(|number: u8| Candidate::new(None, &number.to_string(), vec![number])).collect();
+        let at_hand = Candidates { files, append: Vec::new() };
+        let first = changes(&archive, None, &at_hand).next().unwrap();
+        assert_eq!(first.finding.answer, "The initrd differs: its file `/f1` was replaced by `0`.");
+        let without = changes(&archive, None, &Candidates::default()).nth(1).unwrap();
+        assert_eq!(without.finding.answer, "The initrd differs: its file `/f2` is missing.");
+        assert!(Initrd::read(&without.bytes).unwrap().members.len() < 14_999, "one is gone");
+    }
 }

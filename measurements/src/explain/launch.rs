@@ -176,7 +176,6 @@ impl Space<'_> {
         add(boot.kernel_sha256, whole("The initrd differs: the kernel was given in its place."));
         let Some(original) = at_hand.with(&boot.initrd_sha256) else { return };
         for changed in archive::changes(&original.contents, self.record.initrd.as_ref(), at_hand) {
-            let changed = changed();
             add(sha256(&changed.bytes), changed.finding);
         }
     }

@@ -21,7 +21,7 @@ use serde::{Serialize, de};
 
 use super::form::{Form, Stated, Validity};
 use super::moment::Moment;
-use super::{AgentReference, LAST_PCR, Measured, ReferenceError};
+use super::{AgentReference, LAST_PCR, Measured, ReferenceError, fits};
 use crate::digest::Digest;
 
 /// The version that Trustee demands of messages, and gives to values.
@@ -150,14 +150,17 @@ fn stored(list: Vec<Stored>) -> Result<(Values, Validity), ReferenceError> {
     let (mut values, mut end) = (Values::new(), None);
     for Stored { version, name, expiration, value } in list {
         if version != VERSION {
-            return Err(Form::Rvps.refuse(format_args!("{name}.version"), format_args!("{version:?} is not {VERSION}")));
+            return Err(Form::Rvps.refuse(
+                format_args!("{}.version", name.escape_default()),
+                format_args!("{version:?} is not {VERSION}"),
+            ));
         }
-        let expiration: Moment =
-            expiration.parse().map_err(|error| Form::Rvps.refuse(format_args!("{name}.expiration"), error))?;
+        let unfit = |error| Form::Rvps.refuse(format_args!("{}.expiration", name.escape_default()), error);
+        let expiration: Moment = expiration.parse().map_err(unfit)?;
         // One set of values holds as long as the first of them.
         end = Some(end.map_or(expiration, |end: Moment| end.min(expiration)));
         if values.insert(name.clone(), value).is_some() {
-            return Err(Form::Rvps.refuse(name, "it is given twice"));
+            return Err(Form::Rvps.refuse(name.escape_default(), "it is given twice"));
         }
     }
     Ok((values, Validity { not_before: None, not_after: end }))
@@ -165,6 +168,9 @@ fn stored(list: Vec<Stored>) -> Result<(Values, Validity), ReferenceError> {
 
 fn state(mut values: Values, validity: Validity) -> Result<Stated, ReferenceError> {
     let name = values.remove(NAME).map(|value| single(NAME, value)).transpose()?;
+    if name.as_ref().is_some_and(|name| !fits(name)) {
+        return Err(ReferenceError::Name);
+    }
     let agent = match (digest::<32>(&mut values, EXECUTABLE)?, digest::<32>(&mut values, CONFIGURATION)?) {
         (None, None) => None,
         (Some(executable), Some(configuration)) => Some(AgentReference { executable, configuration }),
@@ -235,7 +241,8 @@ fn pcr(prefix: &str, index: u8) -> String {
 /// Writes the message for registering, or the stored list when an end of validity is given.
 ///
 /// # Errors
-/// Sets of different platforms or validity, none at all, a beginning of validity.
+/// Sets of different platforms, agents or validity, sets that differ in more than one register, none at all, a beginning
+/// of validity; [`ReferenceError::Name`].
 pub(super) fn write(all: &[Stated]) -> Result<String, ReferenceError> {
     let first = all.first().ok_or_else(|| Form::Rvps.refuse("the document", "no values are given"))?;
     let mut values: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -247,10 +254,14 @@ pub(super) fn write(all: &[Stated]) -> Result<String, ReferenceError> {
             let problem = "all sets must have one end of validity and no beginning";
             return Err(Form::Rvps.refuse("expiration", problem));
         }
+        if stated.name.as_ref().is_some_and(|name| !fits(name)) {
+            return Err(ReferenceError::Name);
+        }
         for (name, value) in named(stated) {
             values.entry(name).or_default().insert(value);
         }
     }
+    no_mixture(all, &values)?;
     let Some(end) = first.validity.not_after else {
         let payload = BASE64.encode(serde_json::to_string(&values)?.as_bytes());
         let message = Message { version: version(), r#type: "sample".to_owned(), payload };
@@ -263,6 +274,35 @@ pub(super) fn write(all: &[Stated]) -> Result<String, ReferenceError> {
         value: value.into_iter().collect(),
     };
     Ok(serde_json::to_string_pretty(&values.into_iter().map(stored).collect::<Vec<_>>())? + "\n")
+}
+
+/// Trustee takes any of a name's values together with any of another's: of sets that differ in two registers it would
+/// accept a mixture, which nobody vouches for.
+fn no_mixture(all: &[Stated], values: &BTreeMap<String, BTreeSet<String>>) -> Result<(), ReferenceError> {
+    let apart = "write one document for each set";
+    if all.windows(2).any(|two| matches!(two, [one, other] if one.agent != other.agent)) {
+        let problem =
+            format!("sets of different agents do not go into one, which would not say whose values are whose: {apart}");
+        return Err(Form::Rvps.refuse("the document", problem));
+    }
+    let several: Vec<&str> = values
+        .iter()
+        .filter(|(name, values)| *name != NAME && values.len() > 1)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if several.len() > 1 {
+        let names = several.join(", ");
+        let problem = format!("the sets differ in {names}, and a mixture of them would be accepted, too: {apart}");
+        return Err(Form::Rvps.refuse("the document", problem));
+    }
+    let mut registers = all.iter().map(|stated| {
+        named(stated).into_iter().map(|(name, _)| name).filter(|name| name != NAME).collect::<BTreeSet<String>>()
+    });
+    let first = registers.next();
+    if registers.any(|names| Some(&names) != first.as_ref()) {
+        return Err(Form::Rvps.refuse("the document", format!("the sets do not name the same PCRs: {apart}")));
+    }
+    Ok(())
 }
 
 fn named(stated: &Stated) -> Vec<(String, String)> {
@@ -357,6 +397,53 @@ mod tests {
             write(&[snp("one"), samples()[1].clone().into()]).unwrap_err().to_string().contains("different platforms")
         );
         assert!(write(&[]).unwrap_err().to_string().contains("no values"));
+    }
+
+    /// A verifier that takes any value of each list would accept what no set says.
+    #[test]
+    fn sets_that_could_be_mixed_are_refused() {
+        let td = |rtmr1: &[u8], rtmr2: &[u8]| {
+            let (mrtd, rtmr0) = (sha384(b"mrtd"), sha384(b"rtmr0"));
+            let measured = Measured::Tdx { mrtd, rtmr0, rtmr1: sha384(rtmr1), rtmr2: sha384(rtmr2) };
+            Stated { measured, ..samples()[1].clone().into() }
+        };
+        let one = payload_of(&write(&[td(b"old", b"same"), td(b"new", b"same")]).unwrap());
+        assert_eq!(one["rtmr_1"].as_array().map(Vec::len), Some(2), "{one}");
+        let error = write(&[td(b"old", b"old"), td(b"new", b"new")]).unwrap_err().to_string();
+        assert!(error.contains("rtmr_1, rtmr_2") && error.contains("mixture"), "{error}");
+
+        let snp: Stated = samples()[0].clone().into();
+        let agent = AgentReference { executable: sha256(b"other"), configuration: sha256(b"other") };
+        for agent in [Some(agent), None] {
+            let error = write(&[snp.clone(), Stated { agent, ..snp.clone() }]).unwrap_err().to_string();
+            assert!(error.contains("different agents"), "{error}");
+        }
+        let vtpm = |pcrs: &[u8]| {
+            let pcrs = pcrs.iter().map(|number| (*number, sha256(b"x"))).collect();
+            Stated { measured: Measured::Vtpm { pcrs }, ..samples()[2].clone().into() }
+        };
+        let error = write(&[vtpm(&[4]), vtpm(&[4, 7])]).unwrap_err().to_string();
+        assert!(error.contains("the same PCRs"), "{error}");
+    }
+
+    #[test]
+    fn names_cannot_steer_a_terminal() {
+        let launch = sha384(b"launch").to_string();
+        let named = json!({"snp_launch_measurement": [launch], "inwit_name": ["a\u{1b}[2Jb"]}).to_string();
+        assert!(matches!(read(&named), Err(ReferenceError::Name)));
+        let stated = Stated { name: Some("a\u{1b}[2Jb".to_owned()), ..samples()[0].clone().into() };
+        assert!(matches!(write(&[stated]), Err(ReferenceError::Name)));
+        let end = "2027-01-01T00:00:00Z";
+        let entry =
+            |version: &str, end: &str| json!({"version": version, "name": "\u{1b}[2J", "expiration": end, "value": []});
+        for list in [
+            json!([entry("9", end)]),
+            json!([entry("0.1.0", "soon")]),
+            json!([entry("0.1.0", end), entry("0.1.0", end)]),
+        ] {
+            let error = read(&list.to_string()).unwrap_err().to_string();
+            assert!(error.contains("u{1b}") && !error.contains('\u{1b}'), "{error:?}");
+        }
     }
 
     #[test]

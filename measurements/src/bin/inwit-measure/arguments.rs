@@ -9,6 +9,7 @@ use inwit_measurements::reference::{Form, Moment, Stated, Validity};
 
 use crate::convert::ConvertArguments;
 use crate::explain::ExplainArguments;
+use crate::files::Failure;
 use crate::id_block::IdBlockCommand;
 use crate::log::LogArguments;
 use crate::snp::SnpArguments;
@@ -76,7 +77,8 @@ pub(crate) enum Command {
     /// narrowed down, which is said. An SNP launch digest is one opaque value: only searching explains it, from the record
     /// in the Reference Values and from files that may have been booted.
     ///
-    /// Exit codes: 0 the two are the same, 3 they differ (the answer is on standard output) or an input is refused (the
+    /// Exit codes: 0 every register that is expected was measured and is the same (a measurement may name more of them),
+    /// 3 they differ or not all of them could be compared (the answer is on standard output), or an input is refused (the
     /// cause is on standard error), 2 usage, 1 own fault.
     Explain(ExplainArguments),
 }
@@ -121,6 +123,7 @@ pub(crate) struct OutputArguments {
     pub(crate) format: Option<FormArgument>,
     /// Until when the values hold, such as 2027-01-31T12:00:00Z: for CoRIM, and for RVPS, where it turns the message for
     /// registering into the list that Trustee stores. Without it nothing is said, and Trustee sets an end of its own.
+    /// An end that a converted document has is only shortened.
     #[arg(long, value_name = "TIME", global = true)]
     pub(crate) expires: Option<Moment>,
 }
@@ -151,12 +154,24 @@ impl OutputArguments {
         if self.json { Some(Form::Json) } else { self.format.map(Form::from) }
     }
 
-    /// Sets the end that was given; without one the values keep theirs.
-    pub(crate) fn limit(&self, stated: Stated) -> Stated {
-        match self.expires {
-            None => stated,
-            not_after => Stated { validity: Validity { not_after, ..stated.validity }, ..stated },
+    /// Sets the end that was given; without one the values keep theirs. What somebody else said is only shortened.
+    pub(crate) fn limit(&self, stated: Stated) -> Result<Stated, Failure> {
+        let Validity { not_before, not_after } = stated.validity;
+        if let (Some(own), Some(given)) = (not_after, self.expires)
+            && given > own
+        {
+            return Err(Failure::Refused(format!(
+                "--expires {given} is later than the end that the document itself says, {own}: give an earlier one, or say \
+                 with --forget-validity that its own does not count"
+            )));
         }
+        let end = self.expires.or(not_after);
+        if let (Some(begin), Some(end)) = (not_before, end)
+            && end < begin
+        {
+            return Err(Failure::Refused(format!("the values would hold from {begin} until {end}, which is never")));
+        }
+        Ok(Stated { validity: Validity { not_before, not_after: end }, ..stated })
     }
 }
 

@@ -20,8 +20,8 @@ pub(crate) struct ConvertArguments {
     #[arg(long, value_name = "FORM", value_enum)]
     pub(crate) to: FormArgument,
     /// Take the values for good although the document says when they hold: our own forms, and the authority's registry,
-    /// have no place for that.
-    #[arg(long, conflicts_with = "expires")]
+    /// have no place for that. With --expires another end is set instead, even a later one.
+    #[arg(long)]
     forget_validity: bool,
 }
 

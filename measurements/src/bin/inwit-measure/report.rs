@@ -119,7 +119,7 @@ pub(crate) fn stated(
 
 /// One document of a form, with the end that the options give.
 pub(crate) fn document(all: &[Stated], form: Form, output: &OutputArguments) -> Result<Printed, Failure> {
-    let all: Vec<Stated> = all.iter().map(|stated| output.limit(stated.clone())).collect();
+    let all: Vec<Stated> = all.iter().map(|stated| output.limit(stated.clone())).collect::<Result<_, _>>()?;
     let bytes = match (form, all.as_slice()) {
         (Form::Rvps, all) => Stated::write_rvps(all),
         (_, [one]) => one.write(form),

@@ -114,7 +114,6 @@ impl<'a> Guess<'a> {
         }
         let original = self.at_hand.with(&original.sha256)?;
         for changed in archive::changes(&original.contents, self.record.initrd.as_ref(), self.at_hand) {
-            let changed = changed();
             if !search.goes_on() {
                 return None;
             }
