@@ -8,7 +8,7 @@ use clap::Args;
 use inwit_measurements::reference::{Form, Stated, Validity};
 
 use crate::arguments::{FormArgument, OutputArguments};
-use crate::files::{Failure, read};
+use crate::files::{Failure, FileKind, read};
 use crate::report::{Printed, document, stated};
 
 #[derive(Args)]
@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: &ConvertArguments, output: &OutputArguments) -> Res
 
 fn one(path: &PathBuf, arguments: &ConvertArguments, output: &OutputArguments) -> Result<Stated, Failure> {
     let in_file = |error| Failure::Refused(format!("{}: {error}", path.display()));
-    let mut found = Stated::read(&read(path)?).map_err(in_file)?;
+    let mut found = Stated::read(read(path, FileKind::Small)?).map_err(in_file)?;
     if arguments.forget_validity {
         found.validity = Validity::default();
     }

@@ -12,7 +12,7 @@ use inwit_measurements::printable::escaped;
 use inwit_measurements::reference::Stated;
 
 use crate::arguments::OutputArguments;
-use crate::files::{Failure, file_name, read};
+use crate::files::{Failure, FileKind, file_name, read, read_apart};
 use crate::progress::stage;
 use crate::report::Printed;
 
@@ -73,16 +73,16 @@ pub(crate) fn run(arguments: &ExplainArguments, output: &OutputArguments) -> Res
     if output.format.is_some() {
         return Err(Failure::Usage("explain prints text, or JSON with --json".to_owned()));
     }
-    let expected = Stated::read(&read(&arguments.expected)?);
+    let expected = Stated::read(read(&arguments.expected, FileKind::Small)?);
     let expected = expected.map_err(|error| named(&arguments.expected, error))?;
     let bytes = actual_bytes(&arguments.actual)?;
     let actual = Actual::read(&bytes).map_err(|error| named(Path::new(&arguments.actual), error))?;
-    let log = arguments.log.as_deref().map(read).transpose()?;
+    let log = arguments.log.as_deref().map(|path| read(path, FileKind::Small)).transpose()?;
     if let Some(path) = &arguments.log {
-        let log = log.as_deref().unwrap_or_default();
+        let log = log.unwrap_or_default();
         inwit_measurements::eventlog::EventLog::parse(log).map_err(|error| named(path, error))?;
     }
-    let log = log.as_deref().or(actual.is_log.then_some(bytes.as_slice()));
+    let log = log.or(actual.is_log.then_some(bytes.as_slice()));
     let candidates = candidates(arguments)?;
     let question =
         Question { expected: &expected, actual: &actual, log, candidates: &candidates, budget: arguments.budget };
@@ -109,7 +109,7 @@ fn named(path: &Path, error: impl std::fmt::Display) -> Failure {
 /// A file's bytes; a digest may stand for itself.
 fn actual_bytes(actual: &str) -> Result<Vec<u8>, Failure> {
     let digest = actual.to_ascii_lowercase().parse::<EventDigest>().is_ok();
-    if digest { Ok(actual.as_bytes().to_vec()) } else { read(actual) }
+    if digest { Ok(actual.as_bytes().to_vec()) } else { read_apart(Path::new(actual), FileKind::Small) }
 }
 
 fn candidates(arguments: &ExplainArguments) -> Result<Candidates, Failure> {
@@ -125,12 +125,12 @@ fn candidates(arguments: &ExplainArguments) -> Result<Candidates, Failure> {
     ];
     for (role, paths) in roles {
         for path in paths {
-            files.push(Candidate::new(Some(role), &file_name(path), read(path)?));
+            files.push(Candidate::new(Some(role), &file_name(path), read_apart(path, FileKind::Candidate)?));
         }
     }
     let mut bytes = 0;
     for path in arguments.others.iter().map(|path| listed(path)).collect::<Result<Vec<_>, _>>()?.concat() {
-        let contents = read(&path)?;
+        let contents = read_apart(&path, FileKind::Candidate)?;
         bytes += contents.len() as u64;
         if files.len() == MAX_FILES || bytes > MAX_BYTES {
             return Err(Failure::Usage(format!(

@@ -14,7 +14,7 @@ use ring::rand::SystemRandom;
 use serde_json::{Value, json};
 
 use crate::arguments::OutputArguments;
-use crate::files::{Failure, read};
+use crate::files::{Failure, FileKind, read};
 use crate::report::Printed;
 
 /// Options for signing.
@@ -48,10 +48,22 @@ pub(crate) struct Signer<'a> {
 }
 
 impl IdBlockArguments {
+    /// Whether ID blocks are asked for.
+    pub(crate) const fn is_given(&self) -> bool {
+        self.id_key.is_some()
+    }
+
+    /// Whether it is said what an ID block holds, and none is asked for.
+    pub(crate) const fn lacks_key(&self) -> bool {
+        let Self { id_key, author_key, family_id, image_id, guest_svn, policy } = self;
+        let said = author_key.is_some() || family_id.is_some() || image_id.is_some();
+        id_key.is_none() && (said || guest_svn.is_some() || policy.is_some())
+    }
+
     /// The keys; none when no ID block is asked for.
     pub(crate) fn signer(&self) -> Result<Option<Signer<'_>>, Failure> {
         let key = |path: &PathBuf| {
-            let key = SigningKey::read(&read(path)?, &SystemRandom::new());
+            let key = SigningKey::read(read(path, FileKind::Small)?, &SystemRandom::new());
             key.map_err(|error| Failure::Refused(format!("{}: {error}", path.display())))
         };
         let Some(id_key) = &self.id_key else { return Ok(None) };
@@ -145,13 +157,13 @@ pub(crate) fn check(arguments: &CheckArguments, output: &OutputArguments) -> Res
 
 /// The bytes of a file that holds them as they are, or in base64.
 fn unpacked(path: &PathBuf, bytes: usize) -> Result<Vec<u8>, Failure> {
-    let file = read(path)?;
+    let file = read(path, FileKind::Small)?;
     if file.len() == bytes {
-        return Ok(file);
+        return Ok(file.to_vec());
     }
     let text: Vec<u8> = file.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     // What is neither is told by its length.
-    Ok(BASE64.decode(&text).unwrap_or(file))
+    Ok(BASE64.decode(&text).unwrap_or_else(|_| file.to_vec()))
 }
 
 fn parse_id(text: &str) -> Result<[u8; 16], String> {
@@ -160,7 +172,10 @@ fn parse_id(text: &str) -> Result<[u8; 16], String> {
 }
 
 fn parse_policy(text: &str) -> Result<LaunchPolicy, String> {
-    let digits = text.strip_prefix("0x").ok_or("expected a hexadecimal number such as 0x30000")?;
+    let digits = text
+        .strip_prefix("0x")
+        .or_else(|| text.strip_prefix("0X"))
+        .ok_or("expected a hexadecimal number such as 0x30000")?;
     let raw = u64::from_str_radix(digits, 16).map_err(|_| "expected up to 16 hexadecimal digits")?;
     LaunchPolicy::from_raw(raw).map_err(|error| error.to_string())
 }

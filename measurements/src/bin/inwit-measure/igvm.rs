@@ -9,7 +9,7 @@ use inwit_measurements::igvm::{Igvm, Loader};
 use inwit_measurements::reference::Measured;
 
 use crate::arguments::OutputArguments;
-use crate::files::{Failure, read};
+use crate::files::{Failure, FileKind, read};
 use crate::progress::stage;
 use crate::report::{Printed, Values, render};
 
@@ -20,7 +20,8 @@ pub(crate) struct IgvmArguments {
         long,
         value_name = "FILE",
         conflicts_with_all = [
-            "ovmf", "kernel", "svsm", "vcpus", "guest_features", "vmm_type", "vcpu_type", "vcpu_sig", "vcpu_family", "output_dir", "agent", "id_key",
+            "ovmf", "kernel", "initrd", "append", "svsm", "vars_size", "vars_file", "mode", "vcpus", "guest_features", "vmm_type", "vcpu_type", "vcpu_sig", "vcpu_family", "vcpu_model", "vcpu_stepping", "output_dir",
+            "agent", "id_key", "author_key", "family_id", "image_id", "guest_svn", "policy",
         ]
     )]
     igvm: Option<PathBuf>,
@@ -47,6 +48,18 @@ impl From<LoaderArgument> for Loader {
     }
 }
 
+impl IgvmArguments {
+    /// Whether an IGVM file is given.
+    pub(crate) const fn is_given(&self) -> bool {
+        self.igvm.is_some()
+    }
+
+    /// Whether its loader is.
+    pub(crate) const fn has_loader(&self) -> bool {
+        self.loader.is_some()
+    }
+}
+
 /// What is to be printed when an IGVM file is given.
 pub(crate) fn run(arguments: &IgvmArguments, output: &OutputArguments) -> Option<Result<Printed, Failure>> {
     let path = arguments.igvm.as_ref()?;
@@ -54,8 +67,8 @@ pub(crate) fn run(arguments: &IgvmArguments, output: &OutputArguments) -> Option
 }
 
 fn measure(path: &PathBuf, loader: Loader, output: &OutputArguments) -> Result<Printed, Failure> {
-    let file = read(path)?;
+    let file = read(path, FileKind::Image)?;
     stage("computing the launch digest");
-    let launch = Igvm::parse(&file).and_then(|igvm| igvm.snp_launch(loader)).map_err(Failure::refused)?;
+    let launch = Igvm::parse(file).and_then(|igvm| igvm.snp_launch(loader)).map_err(Failure::refused)?;
     render(&Values::Whole(Measured::Snp { launch_digest: launch.digest }), None, output)
 }

@@ -12,7 +12,7 @@ use inwit_measurements::printable::escaped;
 use serde_json::{Value, json};
 
 use crate::arguments::OutputArguments;
-use crate::files::{Failure, read};
+use crate::files::{Failure, FileKind, read};
 use crate::report::Printed;
 
 #[derive(Args)]
@@ -65,10 +65,10 @@ struct Compared<'a> {
 
 /// What the log says.
 pub(crate) fn run(arguments: &LogArguments, output: &OutputArguments) -> Result<Printed, Failure> {
-    let bytes = read(&arguments.file)?;
-    let log = replay(&bytes)?;
+    let bytes = read(&arguments.file, FileKind::Small)?;
+    let log = replay(bytes)?;
     let reported = match &arguments.quote {
-        Some(path) => Some(reported(&read(path)?)?),
+        Some(path) => Some(reported(read(path, FileKind::Small)?)?),
         None => None,
     };
     let compared = compare(&log, reported.as_ref());

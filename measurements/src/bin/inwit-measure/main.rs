@@ -30,7 +30,10 @@ use report::Printed;
 fn main() -> ExitCode {
     let Arguments { command, output } = Arguments::parse();
     let progress = progress::Progress::begin();
-    let printed = agent::check(&command, &output).and_then(|()| computed(&command, &output)).and_then(printable);
+    let printed = admissible(&command, &output)
+        .and_then(|()| agent::check(&command, &output))
+        .and_then(|()| computed(&command, &output))
+        .and_then(printable);
     drop(progress);
     let differ = matches!(printed, Ok(Printed::Differ(_)));
     let bytes = match printed {
@@ -62,6 +65,18 @@ fn printable(printed: Printed) -> Result<Printed, Failure> {
             Err(Failure::Usage("CoRIM is binary: send it into a file with > FILE".to_owned()))
         }
         printed => Ok(printed),
+    }
+}
+
+/// Refuses options that contradict each other, before anything is read.
+fn admissible(command: &Command, output: &OutputArguments) -> Result<(), Failure> {
+    if output.json && output.format.is_some() {
+        return Err(Failure::Usage("--json cannot be used with --format: it is --format json".to_owned()));
+    }
+    match command {
+        Command::Snp(snp) => snp.check(output),
+        Command::Vtpm(vtpm) => vtpm.check(output),
+        _ => Ok(()),
     }
 }
 

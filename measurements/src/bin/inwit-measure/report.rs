@@ -13,7 +13,7 @@ use inwit_measurements::{Digest, sha256};
 use serde_json::json;
 
 use crate::arguments::OutputArguments;
-use crate::files::{Failure, file_name, read};
+use crate::files::{Failure, FileKind, file_name, read};
 
 /// What was computed.
 pub(crate) enum Values {
@@ -79,7 +79,10 @@ pub(crate) fn record(
         return Ok(None);
     };
     let mut record = made_from()?;
-    record.add_agent((&file_name(agent), &read(agent)?), (&file_name(config), &read(config)?));
+    record.add_agent(
+        (&file_name(agent), read(agent, FileKind::Agent)?),
+        (&file_name(config), read(config, FileKind::Configuration)?),
+    );
     Ok(Some(record))
 }
 
@@ -108,9 +111,10 @@ pub(crate) fn stated(
     output: &OutputArguments,
 ) -> Result<Stated, Failure> {
     let agent = match (&output.agent, &output.config) {
-        (Some(agent), Some(config)) => {
-            Some(AgentReference { executable: sha256(&read(agent)?), configuration: sha256(&read(config)?) })
-        }
+        (Some(agent), Some(config)) => Some(AgentReference {
+            executable: sha256(read(agent, FileKind::Agent)?),
+            configuration: sha256(read(config, FileKind::Configuration)?),
+        }),
         _ => None,
     };
     let (form, validity) = (Form::Toml, Validity::default());

@@ -4,6 +4,7 @@
 
 mod inputs;
 mod rows;
+mod rules;
 mod shapes;
 
 use std::path::PathBuf;
@@ -35,7 +36,7 @@ pub(crate) struct SnpArguments {
     #[arg(long, value_name = "FILE", requires = "kernel")]
     pub(crate) initrd: Option<PathBuf>,
     /// Kernel command line, exactly as given to -append.
-    #[arg(long, value_name = "TEXT", default_value = "", requires = "kernel", hide_default_value = true)]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(crate) append: String,
     /// vCPUs present at launch: a number, or several and ranges, such as 1,2,4-8.
     #[arg(long, value_name = "NUMBERS", default_value = "1")]
@@ -47,22 +48,31 @@ pub(crate) struct SnpArguments {
     #[arg(long, value_name = "HEX", value_delimiter = ',', value_parser = parse_signature, conflicts_with = "vcpu_family")]
     vcpu_sig: Vec<CpuSignature>,
     /// CPU family of any other model, with --vcpu-model and --vcpu-stepping, in decimal.
-    #[arg(long, value_name = "NUMBER", requires_all = ["vcpu_model", "vcpu_stepping"])]
+    #[arg(long, value_name = "NUMBER", requires_all = ["vcpu_model", "vcpu_stepping"], conflicts_with_all = ["vcpu_type", "vcpu_sig"])]
     vcpu_family: Option<u8>,
     /// CPU model number of that family.
-    #[arg(long, value_name = "NUMBER", requires = "vcpu_family")]
+    #[arg(long, value_name = "NUMBER", requires = "vcpu_family", conflicts_with_all = ["vcpu_type", "vcpu_sig"])]
     vcpu_model: Option<u8>,
     /// CPU stepping of that model.
-    #[arg(long, value_name = "NUMBER", requires = "vcpu_family", value_parser = clap::value_parser!(u8).range(0..16))]
+    #[arg(
+        long, value_name = "NUMBER", requires = "vcpu_family", conflicts_with_all = ["vcpu_type", "vcpu_sig"],
+        value_parser = clap::value_parser!(u8).range(0..16)
+    )]
     vcpu_stepping: Option<u8>,
     /// SEV_FEATURES of the guest, or several: 0x1 is SNP alone, 0x21 adds debug swap.
     #[arg(long, value_name = "HEX", default_value = "0x1", value_delimiter = ',', value_parser = parse_features)]
     pub(crate) guest_features: Vec<GuestFeatures>,
+    /// What other calculators call the kind of guest: snp, which is all there is here, or snp:svsm with --svsm.
+    #[arg(long, value_name = "NAME", value_parser = parse_mode)]
+    mode: Option<String>,
     /// Who starts the guest: qemu, ec2 or gce.
     #[arg(long, value_name = "NAME", default_value = "qemu")]
     vmm_type: Vmm,
     /// SVSM image that starts in the firmware's stead (COCONUT); --ovmf then is the firmware without its variables.
-    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    ///
+    /// An unproven digest: FCW of each vCPU is taken as 0, as in the independent calculator, but the KVM of today sets
+    /// 0x37f. That calculator takes no heed of guest features here; with other ones than 0x1 it says something else.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd"])]
     svsm: Option<PathBuf>,
     /// Bytes of the firmware's variable store, which lies between firmware and SVSM.
     #[arg(long, value_name = "BYTES", requires = "svsm", conflicts_with = "vars_file")]
@@ -170,7 +180,7 @@ fn distinct<T: PartialEq>(all: Vec<T>) -> Vec<T> {
 /// Digits of a number in hexadecimal. Other calculators take bare digits for decimal ones: what could be meant in two ways
 /// would give a digest that no guest has.
 fn hexadecimal(text: &str) -> Result<&str, String> {
-    match text.strip_prefix("0x") {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(digits) => Ok(digits),
         None if text.len() == 1
             || text.contains(|digit: char| digit.is_ascii_hexdigit() && !digit.is_ascii_digit()) =>
@@ -178,6 +188,14 @@ fn hexadecimal(text: &str) -> Result<&str, String> {
             Ok(text)
         }
         None => Err(format!("write 0x{text}, if that is what you mean: without 0x it could be decimal")),
+    }
+}
+
+/// sev-snp-measure's option, as far as it means something here.
+fn parse_mode(text: &str) -> Result<String, String> {
+    match text {
+        "snp" | "snp:svsm" => Ok(text.to_owned()),
+        _ => Err("only SEV-SNP guests are measured here: snp, or snp:svsm with --svsm".to_owned()),
     }
 }
 
@@ -206,6 +224,7 @@ mod tests {
         assert!(parse_signature("0x100000000").is_err());
         assert_eq!(parse_features("0x21"), Ok(GuestFeatures::from_raw(0x21).unwrap()));
         assert_eq!(parse_features("1"), Ok(GuestFeatures::SNP));
+        assert_eq!(parse_features("0X21"), Ok(GuestFeatures::from_raw(0x21).unwrap()));
         assert!(parse_features("33").unwrap_err().contains("decimal"));
         assert!(parse_features("0x20").unwrap_err().contains("bit 0"));
     }

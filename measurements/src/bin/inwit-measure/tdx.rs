@@ -18,7 +18,7 @@ use inwit_measurements::tdx::{
 use inwit_measurements::uki::UnifiedImage;
 use inwit_measurements::vtpm::Start;
 
-use crate::files::{Failure, file_name, read};
+use crate::files::{Failure, FileKind, file_name, read};
 use crate::progress::stage;
 use crate::report::{TdEvent, Values};
 use inputs::Inputs;
@@ -156,7 +156,7 @@ pub(crate) fn measure(arguments: &TdxArguments) -> Result<Values, Failure> {
 
 fn compute(inputs: &Inputs, start: &Start<'_>) -> Result<Computed, Failure> {
     let arguments = inputs.arguments;
-    let value = |pass| mrtd(&inputs.firmware, pass).map_err(Failure::refused);
+    let value = |pass| mrtd(inputs.firmware, pass).map_err(Failure::refused);
     let mrtd = match arguments.pass.unwrap_or_else(|| arguments.qemu.pass()) {
         PassArgument::Single => vec![("mrtd", value(Pass::Single)?)],
         PassArgument::TwoPass => vec![("mrtd", value(Pass::TwoPass)?)],
@@ -164,7 +164,7 @@ fn compute(inputs: &Inputs, start: &Start<'_>) -> Result<Computed, Failure> {
     };
     let (machine, recorded) = machine(inputs)?;
     // Without a log, nothing else would tell that the firmware leaves the registers at zero.
-    if let (None, Err(error @ BuildError::MeasuresNothing(_))) = (&machine, Build::inspect(&inputs.firmware)) {
+    if let (None, Err(error @ BuildError::MeasuresNothing(_))) = (&machine, Build::inspect(inputs.firmware)) {
         return Err(Failure::refused(error));
     }
     let given = match arguments.separator {
@@ -178,7 +178,7 @@ fn compute(inputs: &Inputs, start: &Start<'_>) -> Result<Computed, Failure> {
         _ => rtmr1_of_start(start, header, separators),
     };
     let rtmr1 = rtmr1.map_err(Failure::refused)?;
-    let cfv = cfv_digest(&inputs.firmware).map_err(Failure::refused)?;
+    let cfv = cfv_digest(inputs.firmware).map_err(Failure::refused)?;
     let events = |events: Vec<Event>| events.into_iter().map(|event| source_of(inputs, event, None)).collect();
     let rtmr0 = machine.map(|machine| {
         let computed = recorded.then(|| inputs.computable(cfv));
@@ -199,19 +199,19 @@ fn machine(inputs: &Inputs) -> Result<(Option<MachineEvents>, bool), Failure> {
         SeparatorArgument::Rtmr1 => Separators::Rtmr0AndRtmr1,
         SeparatorArgument::Rtmr0 => Separators::Rtmr0Twice,
     };
-    let authority = arguments.authority.as_deref().map(read).transpose()?;
+    let authority = arguments.authority.as_deref().map(|path| read(path, FileKind::Small)).transpose()?;
     let (fw_cfg, boot) = (named(&arguments.fw_cfg)?, named(&arguments.boot_variable)?);
     if arguments.disk.is_some() {
         check_disk(inputs, &fw_cfg, &boot)?;
     }
     stage("looking into the firmware");
     let machine = Machine {
-        firmware: &inputs.firmware,
+        firmware: inputs.firmware,
         memory_mib: arguments.memory,
         acpi: &acpi,
         fw_cfg: &fw_cfg,
         secure_boot: None,
-        authority: authority.as_deref(),
+        authority,
         smbios: arguments.smbios_digest,
         boot: &boot,
         separators,
@@ -227,7 +227,7 @@ fn check_disk(inputs: &Inputs, fw_cfg: &[(String, Vec<u8>)], boot: &[(String, Ve
         ));
     }
     let orders = fw_cfg.iter().any(|(name, _)| name == "bootorder");
-    if !orders && Build::inspect(&inputs.firmware).map_err(Failure::refused)?.fw_cfg {
+    if !orders && Build::inspect(inputs.firmware).map_err(Failure::refused)?.fw_cfg {
         let cause = "this firmware measures the order in which QEMU names boot devices: give --fw-cfg bootorder=FILE, an empty \
                      file if no device has a bootindex";
         return Err(Failure::Usage(cause.to_owned()));
@@ -240,7 +240,7 @@ pub(crate) fn made_from(arguments: &TdxArguments) -> Result<MadeFrom, Failure> {
     let mut record = MadeFrom::default();
     let name = |path: &Option<PathBuf>| path.as_deref().map(file_name).unwrap_or_default();
     let inputs = Inputs::read(arguments)?;
-    record.add_file(Role::Firmware, &file_name(&arguments.ovmf), &inputs.firmware);
+    record.add_file(Role::Firmware, &file_name(&arguments.ovmf), inputs.firmware);
     let computed = inputs.with(|inputs, start| {
         match start {
             Start::Direct(direct) => {
@@ -264,7 +264,7 @@ pub(crate) fn made_from(arguments: &TdxArguments) -> Result<MadeFrom, Failure> {
         record.add_file(Role::MachineLog, &file_name(path), log);
     }
     for path in [&arguments.acpi_loader, &arguments.acpi_rsdp, &arguments.acpi_tables].into_iter().flatten() {
-        record.add_file(Role::Acpi, &file_name(path), &read(path)?);
+        record.add_file(Role::Acpi, &file_name(path), read(path, FileKind::Small)?);
     }
     record.machine.memory_mib = Some(arguments.memory);
     record.machine.vcpus = arguments.vcpus;

@@ -19,7 +19,7 @@ use inwit_measurements::vtpm::{
 use inwit_measurements::{Digest, sha256};
 
 use crate::arguments::OutputArguments;
-use crate::files::{Failure, file_name, read};
+use crate::files::{Failure, FileKind, file_name, read};
 use crate::report::Values;
 
 #[derive(Args)]
@@ -105,8 +105,8 @@ pub(crate) fn measure(arguments: &VtpmArguments, output: &OutputArguments) -> Re
 type Registers = (BTreeMap<u8, Digest<32>>, Vec<PcrEvent>);
 
 fn replayed(log: &Path) -> Result<Registers, Failure> {
-    let log = read(log)?;
-    let replay = replay_sha256(&log).map_err(Failure::refused)?;
+    let log = read(log, FileKind::Small)?;
+    let replay = replay_sha256(log).map_err(Failure::refused)?;
     // The replay refuses registers that a TPM does not have.
     let pcrs = replay.pcrs.iter().filter_map(|(pcr, value)| Some((u8::try_from(*pcr).ok()?, (*value).into())));
     Ok((pcrs.collect(), logged_events(&replay)))
@@ -118,8 +118,8 @@ fn sections_alone(arguments: &VtpmArguments, output: &OutputArguments) -> Result
         let cause = "Reference Values of PCR 11 alone would hold for every machine that extends it so: give --ovmf";
         return Err(Failure::Usage(cause.to_owned()));
     }
-    let image = arguments.uki.as_deref().map(read).transpose()?.unwrap_or_default();
-    let events = image_events(&image, arguments.profile).map_err(Failure::refused)?;
+    let image = arguments.uki.as_deref().map(|path| read(path, FileKind::Image)).transpose()?.unwrap_or_default();
+    let events = image_events(image, arguments.profile).map_err(Failure::refused)?;
     let register = extend_all(&events.iter().map(|event| event.digest).collect::<Vec<_>>());
     Ok(([(11, register)].into(), events))
 }
@@ -128,7 +128,7 @@ fn predicted(arguments: &VtpmArguments, output: &OutputArguments) -> Result<Regi
     let agent = agent(arguments, output)?;
     let prediction = with_start(arguments, |firmware, start| {
         let pei_volume = match (&arguments.machine_log, arguments.pei_digest) {
-            (Some(path), _) => record_pei_volume(&read(path)?).map_err(Failure::refused)?,
+            (Some(path), _) => record_pei_volume(read(path, FileKind::Small)?).map_err(Failure::refused)?,
             (None, Some(digest)) => digest,
             (None, None) => computed_pei_volume(arguments, firmware)?,
         };
@@ -150,7 +150,8 @@ fn computed_pei_volume(arguments: &VtpmArguments, firmware: &[u8]) -> Result<Dig
 fn agent(arguments: &VtpmArguments, output: &OutputArguments) -> Result<Option<Digest<32>>, Failure> {
     match (arguments.agent_event, &output.agent, &output.config) {
         (None, Some(agent), Some(config)) => {
-            let (executable, configuration) = (sha256(&read(agent)?), sha256(&read(config)?));
+            let (executable, configuration) =
+                (sha256(read(agent, FileKind::Agent)?), sha256(read(config, FileKind::Configuration)?));
             Ok(Some(agent_event(&AgentReference { executable, configuration })))
         }
         (event, _, _) => Ok(event),
@@ -162,15 +163,17 @@ fn with_start<T>(
     arguments: &VtpmArguments,
     next: impl FnOnce(&[u8], Start<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let read_given = |path: &Option<PathBuf>| path.as_deref().map(read).transpose().map(Option::unwrap_or_default);
-    let firmware = read_given(&arguments.ovmf)?;
-    let (Some(path), Some(memory_mib)) = (&arguments.kernel, arguments.memory) else {
-        let image = read_given(&arguments.uki)?;
-        return next(&firmware, Start::Unified { image: &image, profile: arguments.profile });
+    let read_given = |path: &Option<PathBuf>, kind| {
+        path.as_deref().map(|path| read(path, kind)).transpose().map(Option::unwrap_or_default)
     };
-    let (kernel, initrd) = (read(path)?, read_given(&arguments.initrd)?);
-    let direct = DirectKernel { kernel: &kernel, initrd: &initrd, append: &arguments.append, memory_mib };
-    next(&firmware, Start::Direct(direct))
+    let firmware = read_given(&arguments.ovmf, FileKind::Firmware)?;
+    let (Some(path), Some(memory_mib)) = (&arguments.kernel, arguments.memory) else {
+        let image = read_given(&arguments.uki, FileKind::Image)?;
+        return next(firmware, Start::Unified { image, profile: arguments.profile });
+    };
+    let (kernel, initrd) = (read(path, FileKind::Kernel)?, read_given(&arguments.initrd, FileKind::Initrd)?);
+    let direct = DirectKernel { kernel, initrd, append: &arguments.append, memory_mib };
+    next(firmware, Start::Direct(direct))
 }
 
 /// What the registers are computed from, for explaining a mismatch later.
@@ -198,9 +201,29 @@ pub(crate) fn made_from(arguments: &VtpmArguments, output: &OutputArguments) -> 
         Ok(record)
     })?;
     if let Some(path) = &arguments.machine_log {
-        record.add_file(Role::MachineLog, &file_name(path), &read(path)?);
+        record.add_file(Role::MachineLog, &file_name(path), read(path, FileKind::Small)?);
     }
     record.machine.memory_mib = arguments.memory;
     record.add_pcr_events(&predicted(arguments, output)?.1);
     Ok(record)
+}
+
+impl VtpmArguments {
+    /// Refuses what nothing here would look at: the parser of the command line waives what an option requires once that
+    /// conflicts with another one given, and does not compare options of all subcommands with those of one.
+    pub(crate) fn check(&self, output: &OutputArguments) -> Result<(), Failure> {
+        let rules = [
+            (self.initrd.is_some() && self.kernel.is_none(), "--initrd goes with --kernel"),
+            (!self.append.is_empty() && self.kernel.is_none(), "--append goes with --kernel"),
+            (self.profile.is_some() && self.uki.is_none(), "--profile goes with --uki"),
+            (
+                self.agent_event.is_some() && output.agent.is_some(),
+                "--agent-event cannot be used with --agent, from which the event is computed",
+            ),
+            (self.log.is_some() && output.agent.is_some(), "--agent cannot be used with --log: a log names no agent"),
+            (self.log.is_some() && self.ovmf.is_some(), "--ovmf cannot be used with --log, which is replayed alone"),
+        ];
+        let broken = rules.into_iter().find(|(broken, _)| *broken);
+        broken.map_or(Ok(()), |(_, cause)| Err(Failure::Usage(cause.to_owned())))
+    }
 }

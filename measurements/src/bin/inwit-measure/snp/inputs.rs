@@ -8,39 +8,41 @@ use inwit_measurements::made_from::{MadeFrom, Role};
 use inwit_measurements::snp::{DirectBoot, FirmwareLaunch, SvsmImages};
 
 use super::SnpArguments;
-use crate::files::{Failure, file_name, read};
+use crate::files::{Failure, FileKind, file_name, read};
 use crate::progress::stage;
 
 /// The contents of the files.
 pub(super) struct Inputs {
-    ovmf: Vec<u8>,
+    ovmf: &'static [u8],
     /// The SVSM with the bytes of the variable store above it.
-    svsm: Option<(Vec<u8>, u32)>,
+    svsm: Option<(&'static [u8], u32)>,
     /// Kernel and initial ramdisk, which is empty when there is none.
-    boot: Option<(Vec<u8>, Vec<u8>)>,
+    boot: Option<(&'static [u8], &'static [u8])>,
 }
 
 impl Inputs {
     pub(super) fn read(arguments: &SnpArguments) -> Result<Self, Failure> {
         let svsm = match &arguments.svsm {
-            Some(svsm) => Some((read(svsm)?, arguments.variables_bytes()?)),
+            Some(svsm) => Some((read(svsm, FileKind::Firmware)?, arguments.variables_bytes()?)),
             None => None,
         };
         let boot = match &arguments.kernel {
             Some(kernel) => {
-                Some((read(kernel)?, arguments.initrd.as_deref().map(read).transpose()?.unwrap_or_default()))
+                let initrd = arguments.initrd.as_deref().map(|path| read(path, FileKind::Initrd)).transpose()?;
+                Some((read(kernel, FileKind::Kernel)?, initrd.unwrap_or_default()))
             }
             None => None,
         };
-        Ok(Self { ovmf: arguments.ovmf.as_deref().map(read).transpose()?.unwrap_or_default(), svsm, boot })
+        let ovmf = arguments.ovmf.as_deref().map(|path| read(path, FileKind::Firmware)).transpose()?;
+        Ok(Self { ovmf: ovmf.unwrap_or_default(), svsm, boot })
     }
 
     pub(super) fn firmware(&self) -> Result<FirmwareLaunch, Failure> {
         stage("hashing the firmware");
         let firmware = match &self.svsm {
-            None => FirmwareLaunch::measure(&self.ovmf),
+            None => FirmwareLaunch::measure(self.ovmf),
             Some((svsm, variables_bytes)) => {
-                SvsmImages { firmware: &self.ovmf, variables_bytes: *variables_bytes, svsm }.measure()
+                SvsmImages { firmware: self.ovmf, variables_bytes: *variables_bytes, svsm }.measure()
             }
         };
         firmware.map_err(Failure::refused)
@@ -57,7 +59,7 @@ impl Inputs {
         stage("looking into the initrd");
         let mut record = MadeFrom::default();
         let name = |path: &Option<PathBuf>| path.as_deref().map(file_name).unwrap_or_default();
-        record.add_file(Role::Firmware, &name(&arguments.ovmf), &self.ovmf);
+        record.add_file(Role::Firmware, &name(&arguments.ovmf), self.ovmf);
         record.firmware = Some(firmware);
         if let Some((svsm, _)) = &self.svsm {
             record.add_file(Role::Svsm, &name(&arguments.svsm), svsm);
@@ -74,7 +76,7 @@ impl SnpArguments {
     fn variables_bytes(&self) -> Result<u32, Failure> {
         match (self.vars_size, &self.vars_file) {
             (Some(bytes), _) => Ok(bytes),
-            (None, Some(path)) => u32::try_from(read(path)?.len()).map_err(|_| Failure::TooLarge(path.clone())),
+            (None, Some(path)) => u32::try_from(read(path, FileKind::Firmware)?.len()).map_err(Failure::refused),
             (None, None) => {
                 Err(Failure::Usage("an SVSM lies below the variable store: give --vars-size or --vars-file".into()))
             }

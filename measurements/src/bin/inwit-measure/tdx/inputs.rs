@@ -2,9 +2,7 @@
 //!
 //! Not trusted: all of them. Never computes a register.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use inwit_measurements::linux::DirectKernel;
 use inwit_measurements::ovmf::Firmware;
@@ -14,46 +12,47 @@ use inwit_measurements::{Digest, sha384};
 
 use super::TdxArguments;
 use super::source::named;
-use crate::files::{Failure, read};
+use crate::files::{Failure, FileKind, read, read_start};
 
 /// Enough of a disk for its partition table.
-const DISK_START_BYTES: u64 = 1 << 20;
+const DISK_START_BYTES: usize = 1 << 20;
 
 fn partition_table(path: &Path) -> Result<Vec<u8>, Failure> {
-    let mut start = Vec::new();
-    File::open(path)
-        .and_then(|disk| disk.take(DISK_START_BYTES).read_to_end(&mut start))
-        .map_err(|cause| Failure::Unreadable { path: path.to_owned(), cause })?;
-    gpt_event(&start).map_err(Failure::refused)
+    gpt_event(read_start(path, DISK_START_BYTES)?).map_err(Failure::refused)
 }
 
 /// What was read.
 pub(super) struct Inputs<'a> {
     pub(super) arguments: &'a TdxArguments,
-    pub(super) firmware: Vec<u8>,
-    pub(super) machine_log: Option<Vec<u8>>,
+    pub(super) firmware: &'static [u8],
+    pub(super) machine_log: Option<&'static [u8]>,
     /// The partition table of the disk that is booted from, as it is measured.
     pub(super) gpt: Option<Vec<u8>>,
-    started: Vec<u8>,
-    initrd: Vec<u8>,
+    started: &'static [u8],
+    initrd: &'static [u8],
 }
 
 impl<'a> Inputs<'a> {
     pub(super) fn read(arguments: &'a TdxArguments) -> Result<Self, Failure> {
-        let started = arguments.kernel.as_ref().or(arguments.uki.as_ref());
+        let started = match (&arguments.kernel, &arguments.uki) {
+            (Some(kernel), _) => Some(read(kernel, FileKind::Kernel)?),
+            (None, Some(image)) => Some(read(image, FileKind::Image)?),
+            (None, None) => None,
+        };
+        let given = |path: &Option<PathBuf>, kind| path.as_deref().map(|path| read(path, kind)).transpose();
         Ok(Self {
             arguments,
-            firmware: read(&arguments.ovmf)?,
-            machine_log: arguments.machine_log.as_deref().map(read).transpose()?,
+            firmware: read(&arguments.ovmf, FileKind::Firmware)?,
+            machine_log: given(&arguments.machine_log, FileKind::Small)?,
             gpt: arguments.disk.as_deref().map(partition_table).transpose()?,
-            started: started.map(read).transpose()?.unwrap_or_default(),
-            initrd: arguments.initrd.as_deref().map(read).transpose()?.unwrap_or_default(),
+            started: started.unwrap_or_default(),
+            initrd: given(&arguments.initrd, FileKind::Initrd)?.unwrap_or_default(),
         })
     }
 
     /// Hands on what is started.
     pub(super) fn with<T>(&self, next: impl FnOnce(&Self, &Start<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
-        let (kernel, initrd) = (self.started.as_slice(), self.initrd.as_slice());
+        let (kernel, initrd) = (self.started, self.initrd);
         let (append, memory_mib) = (self.arguments.append.as_str(), self.arguments.memory);
         if self.arguments.uki.is_some() {
             return next(self, &Start::Unified { image: kernel, profile: self.arguments.profile });
@@ -64,16 +63,16 @@ impl<'a> Inputs<'a> {
     /// The ACPI files, if any were given.
     pub(super) fn acpi(&self) -> Result<Option<AcpiBlobs>, Failure> {
         let Some(path) = &self.arguments.acpi_tables else { return Ok(None) };
-        let tables = read(path)?;
+        let tables = read(path, FileKind::Small)?;
         let blobs = match (&self.arguments.acpi_loader, &self.arguments.acpi_rsdp) {
             (Some(loader), Some(rsdp)) => {
-                let (script, rsdp) = (read(loader)?, read(rsdp)?);
+                let (script, rsdp) = (read(loader, FileKind::Small)?, read(rsdp, FileKind::Small)?);
                 let more = named(&self.arguments.acpi_file)?;
                 let more = more.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
-                let files = [("etc/acpi/rsdp", rsdp.as_slice()), ("etc/acpi/tables", &tables)];
-                AcpiBlobs::from_files(&script, &files.into_iter().chain(more).collect::<Vec<_>>())
+                let files = [("etc/acpi/rsdp", rsdp), ("etc/acpi/tables", tables)];
+                AcpiBlobs::from_files(script, &files.into_iter().chain(more).collect::<Vec<_>>())
             }
-            _ => AcpiBlobs::from_tables(&tables),
+            _ => AcpiBlobs::from_tables(tables),
         };
         let blobs = blobs.map_err(Failure::refused)?;
         match (self.arguments.vcpus, blobs.vcpus()) {
@@ -86,7 +85,7 @@ impl<'a> Inputs<'a> {
 
     /// Digests that a recorded event may be explained by: memory map and configuration volume.
     pub(super) fn computable(&self, cfv: Digest<48>) -> Vec<Digest<48>> {
-        let hob = Firmware::parse(&self.firmware).ok().and_then(|image| td_hob(&image, self.arguments.memory).ok());
+        let hob = Firmware::parse(self.firmware).ok().and_then(|image| td_hob(&image, self.arguments.memory).ok());
         hob.map(|hob| sha384(&hob)).into_iter().chain([cfv]).collect()
     }
 }

@@ -11,7 +11,7 @@ use inwit_measurements::tdx::Event;
 
 use super::PassArgument;
 use super::inputs::Inputs;
-use crate::files::{Failure, read};
+use crate::files::{Failure, FileKind, read};
 use crate::report::TdEvent;
 
 /// A version of QEMU, as far as measurements depend on it.
@@ -70,7 +70,7 @@ impl FromStr for Named {
 
 /// Names and contents.
 pub(super) fn named(list: &[Named]) -> Result<Vec<(String, Vec<u8>)>, Failure> {
-    list.iter().map(|Named { name, path }| Ok((name.clone(), read(path)?))).collect()
+    list.iter().map(|Named { name, path }| Ok((name.clone(), read(path, FileKind::Small)?.to_vec()))).collect()
 }
 
 /// The event, and where it comes from. `computable` is there when the event is one of a recorded log: what of it can be
