@@ -7,9 +7,13 @@
 //! Not trusted: every byte; sizes, counts and names are bounded, and what the kernel would drop or guess at is refused
 //! by name. Never done here: decompression, file access.
 
+#[cfg(test)]
+mod kernel;
+mod started;
 mod tree;
 
-pub use tree::Tree;
+pub use started::{StartedError, started};
+pub use tree::{Entry, Tree};
 
 use std::fmt;
 
@@ -21,6 +25,8 @@ pub const MAX_MEMBERS: usize = 1 << 18;
 const PATH_MAX: usize = 4096;
 /// Magic and thirteen fields of eight hexadecimal digits.
 const HEADER_BYTES: usize = 6 + 13 * 8;
+/// Longest part of a path that Linux looks up (`NAME_MAX`).
+const NAME_MAX: usize = 255;
 const TRAILER: &str = "TRAILER!!!";
 
 /// File type bits of a member's mode.
@@ -28,11 +34,13 @@ pub(crate) const TYPE_MASK: u32 = 0o170_000;
 pub(crate) const TYPE_FILE: u32 = 0o100_000;
 pub(crate) const TYPE_DIRECTORY: u32 = 0o040_000;
 pub(crate) const TYPE_LINK: u32 = 0o120_000;
+/// Devices, pipes and sockets.
+const TYPES_OTHER: [u32; 4] = [0o010_000, 0o020_000, 0o060_000, 0o140_000];
 
 /// One member, borrowed from the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member<'a> {
-    /// Name as stored.
+    /// Name as stored, without the NULs behind it.
     pub name: &'a str,
     /// Inode number, with [`Member::device`] and within one archive the same for all names of one file.
     pub inode: u32,
@@ -138,9 +146,20 @@ pub enum InitrdError {
     /// A `070702` member whose sum does not fit.
     #[error("the checksum of the member at offset {0} does not fit its contents")]
     Checksum(usize),
+    /// Linux makes something of it that no honest writer wants and that is not followed here, such as a file named `a/`.
+    #[error("the member at offset {offset} is {what}: what the kernel makes of that is not foreseen here")]
+    Ambiguous {
+        /// Offset of the member.
+        offset: usize,
+        /// What it is.
+        what: &'static str,
+    },
     /// More than [`MAX_MEMBERS`].
     #[error("the initrd has more than {MAX_MEMBERS} members")]
     TooMany,
+    /// Paths that are too long together for a bounded search.
+    #[error("the paths of the initrd, with links followed, are too long together")]
+    TooMuch,
 }
 
 impl<'a> Initrd<'a> {
@@ -208,10 +227,11 @@ fn member(bytes: &[u8], start: usize, archive: usize) -> Result<Member<'_>, Init
     let name_size = usize::try_from(name_size).ok().filter(|size| (2..=PATH_MAX).contains(size));
     let name_size = name_size.ok_or(InitrdError::Name(start))?;
     let name = match take(bytes, start + HEADER_BYTES, name_size)?.split_last() {
-        Some((0, name)) if !name.contains(&0) => std::str::from_utf8(name).map_err(|_| InitrdError::Name(start))?,
+        // Writers that align contents fill names up with NULs, where the kernel stops reading.
+        Some((0, name)) => std::str::from_utf8(name).map_err(|_| InitrdError::Name(start))?.trim_end_matches('\0'),
         _ => return Err(InitrdError::Name(start)),
     };
-    if name.split('/').any(|part| part == "..") {
+    if name.is_empty() || name.contains('\0') || name.split('/').any(|part| part == "..") {
         return Err(InitrdError::Name(start));
     }
     let content_at = skip_padding(bytes, start + HEADER_BYTES + name_size)?;
@@ -220,16 +240,50 @@ fn member(bytes: &[u8], start: usize, archive: usize) -> Result<Member<'_>, Init
     let end = skip_padding(bytes, content_at + size)?;
     let room = match mode & TYPE_MASK {
         TYPE_FILE => usize::MAX,
-        TYPE_LINK => PATH_MAX,
+        // With its NUL it must fit into a page.
+        TYPE_LINK => PATH_MAX - 1,
         _ => 0,
     };
     if content.len() > room {
         return Err(InitrdError::Contents(start));
     }
-    if summed && sum != content.iter().fold(0u32, |sum, byte| sum.wrapping_add((*byte).into())) {
+    // The kernel sums up files alone, and writers leave zero elsewhere.
+    if summed
+        && mode & TYPE_MASK == TYPE_FILE
+        && sum != content.iter().fold(0u32, |sum, byte| sum.wrapping_add((*byte).into()))
+    {
         return Err(InitrdError::Checksum(start));
     }
-    Ok(Member { name, inode, mode, links, device: (major, minor), content, archive, start, end })
+    let member = Member { name, inode, mode, links, device: (major, minor), content, archive, start, end };
+    ambiguity(&member).map_or(Ok(member), |what| Err(InitrdError::Ambiguous { offset: start, what }))
+}
+
+/// What makes a member mean something else to Linux than to its reader, whatever stands before it.
+fn ambiguity(member: &Member<'_>) -> Option<&'static str> {
+    let (name, kind) = (member.name, member.mode & TYPE_MASK);
+    let folder = kind == TYPE_DIRECTORY;
+    let last = name.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    if name == TRAILER {
+        // As a link it ends nothing: the kernel makes a link of that name, and goes on with the same archive.
+        return (kind == TYPE_LINK).then_some("a trailer that is a symbolic link");
+    }
+    if name.split('/').any(|part| part.len() > NAME_MAX) {
+        return Some("named by a part of more than 255 bytes");
+    }
+    if !folder && (name.ends_with('/') || last == ".") {
+        return Some("no folder, but named as one");
+    }
+    if folder && last == "." && name.split('/').any(|part| !matches!(part, "" | ".")) {
+        return Some("a folder named by what is inside it");
+    }
+    match kind {
+        TYPE_LINK if member.content.is_empty() => Some("a symbolic link to nothing"),
+        TYPE_LINK if member.content.contains(&0) => Some("a symbolic link with a NUL in its target"),
+        TYPE_LINK if std::str::from_utf8(member.content).is_err() => Some("a symbolic link whose target is not UTF-8"),
+        TYPE_FILE | TYPE_DIRECTORY | TYPE_LINK => None,
+        kind if TYPES_OTHER.contains(&kind) => None,
+        _ => Some("of no known type"),
+    }
 }
 
 fn take(bytes: &[u8], at: usize, length: usize) -> Result<&[u8], InitrdError> {
@@ -318,6 +372,7 @@ mod tests {
         assert_eq!(spoil(94, b"00000001"), InitrdError::Name(0), "no name");
         assert_eq!(spoil(114, b"x"), InitrdError::Name(0), "no NUL");
         assert_eq!(spoil(112, b"\0"), InitrdError::Name(0), "NUL inside");
+        assert_eq!(spoil(110, b"\0\0\0\0"), InitrdError::Name(0), "nothing but NULs");
         assert_eq!(spoil(112, b"\xff"), InitrdError::Name(0), "not UTF-8");
         assert_eq!(spoil(110, b"../x"), InitrdError::Name(0), "climbs");
         assert_eq!(spoil(115, b"x"), InitrdError::Padding(115));
@@ -333,10 +388,21 @@ mod tests {
         assert_eq!(Initrd::read(&noise), Err(InitrdError::Foreign(good.len())));
     }
 
+    #[test]
+    fn what_honest_writers_do_is_read() {
+        let sum = |bytes: &mut Vec<u8>| bytes[..6].copy_from_slice(b"070702");
+        let mut link = archive(&[(1, TYPE_LINK | 0o777, 1, "a", b"b")]);
+        sum(&mut link);
+        assert!(Initrd::read(&link).is_ok(), "cpio -H crc leaves the sum of a link at zero");
+        let padded = archive(&[(1, 0o100_644, 1, "conf\0\0\0\0\0", b"x"), (2, 0o100_644, 1, "b", b"y")]);
+        let names: Vec<_> = Initrd::read(&padded).unwrap().members.iter().map(|member| member.name).collect();
+        assert_eq!(names, ["conf", "b"], "dracut-cpio --data-align fills names up");
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            let _ = Initrd::read(&bytes).map(|initrd| Tree::unpack(&initrd));
+            let _ = Initrd::read(&bytes).map(|initrd| Tree::unpack(&initrd).is_ok());
         }
 
         #[test]
@@ -347,7 +413,7 @@ mod tests {
                     *place = byte;
                 }
             }
-            let _ = Initrd::read(&bytes).map(|initrd| Tree::unpack(&initrd));
+            let _ = Initrd::read(&bytes).map(|initrd| Tree::unpack(&initrd).is_ok());
         }
     }
 }

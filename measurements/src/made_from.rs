@@ -297,7 +297,10 @@ impl InitrdRecord {
         let opaque = initrd
             .opaque
             .map(|part| format!("compressed with {} from byte {} on: not looked into", part.compression, part.start));
-        let tree = Tree::unpack(&initrd);
+        let tree = match Tree::unpack(&initrd) {
+            Ok(tree) => tree,
+            Err(error) => return Self { opaque: Some(tame(&error.to_string())), ..Self::default() },
+        };
         let (mut members, mut left_out, mut path_bytes) = (MembersByPath::default(), 0u32, 0usize);
         for entry in tree.entries() {
             path_bytes = path_bytes.saturating_add(entry.path.len());

@@ -31,7 +31,7 @@ pub(crate) fn check(command: &Command, output: &OutputArguments) -> Result<(), F
     };
     let bytes = initrd.ok_or(Failure::AgentUnmeasured)?;
     let initrd = Initrd::read(&bytes).map_err(Failure::refused)?;
-    let tree = Tree::unpack(&initrd);
+    let tree = Tree::unpack(&initrd).map_err(Failure::refused)?;
     let config = output.config.as_ref().map(|path| (path, FileKind::Configuration));
     for (path, kind) in [Some((agent, FileKind::Agent)), config].into_iter().flatten() {
         if tree.file_with(read(path, kind)?).is_none() {
