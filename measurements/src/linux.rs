@@ -4,9 +4,11 @@
 //! Sources: QEMU 10 `hw/i386/x86-common.c` (`x86_load_linux`), Linux Documentation/arch/x86/boot.rst (setup header),
 //! edk2 `OvmfPkg/Library/GenericQemuLoadImageLib` (command line). QEMU writes the loader type, heap and the addresses
 //! of command line and initial ramdisk into the setup header, so the kernel's digest depends on memory size and on the
-//! size of the ramdisk. It does not do so for SEV guests, nor for a unified kernel image, which has no setup header.
+//! size of the ramdisk. It does not do so for SEV guests, nor for files without a setup header.
 //!
 //! Not trusted: the kernel file. Never done here: hashing.
+
+pub(crate) mod given;
 
 use std::borrow::Cow;
 
@@ -31,7 +33,7 @@ const HEADER_END: usize = 0x238;
 /// What is handed to QEMU for a direct kernel boot on the q35 machine.
 #[derive(Debug, Clone, Copy)]
 pub struct DirectKernel<'a> {
-    /// The kernel file, or a unified kernel image.
+    /// The kernel file; a unified kernel image is none.
     pub kernel: &'a [u8],
     /// The initial ramdisk; empty when there is none.
     pub initrd: &'a [u8],
@@ -64,6 +66,18 @@ pub enum KernelError {
     /// QEMU parses this option itself and patches a video mode into the kernel.
     #[error("the command line contains `vga=`, which QEMU patches into the kernel: leave it out")]
     VideoOption,
+    /// A unified kernel image in the place of a kernel.
+    #[error(
+        "the kernel has a section {0}: a unified kernel image starts the kernel inside of it, with its own ramdisk and command \
+         line: give it as --uki, or give a plain kernel"
+    )]
+    UnifiedImage(&'static str),
+    /// A PE image that is no Linux kernel: what it does with ramdisk and command line is not known.
+    #[error("the kernel has no Linux setup header (HdrS): give a bzImage, or a unified kernel image as --uki")]
+    NoSetupHeader,
+    /// A word that changes what is measured after the start.
+    #[error("the command line contains `{0}`, which changes what the kernel measures: leave it out")]
+    Word(&'static str),
     /// The command line cannot be turned into the UTF-16 that the kernel sees without a rule that nobody wrote down.
     #[error("the command line must be ASCII without NUL")]
     CommandLine,
@@ -78,7 +92,7 @@ impl<'a> DirectKernel<'a> {
     /// # Errors
     /// [`KernelError`].
     pub fn patched(&self) -> Result<Cow<'a, [u8]>, KernelError> {
-        self.check_command_line()?;
+        self.check_given()?;
         if self.kernel.get(0x202..0x206) != Some(b"HdrS") {
             return Ok(Cow::Borrowed(self.kernel));
         }
@@ -106,7 +120,7 @@ impl<'a> DirectKernel<'a> {
     /// # Errors
     /// [`KernelError::CommandLine`], [`KernelError::VideoOption`].
     pub fn load_options(&self) -> Result<Option<Vec<u8>>, KernelError> {
-        self.check_command_line()?;
+        self.check_given()?;
         // The suffix tells the kernel's stub to ask the firmware for the ramdisk.
         let suffix = if self.initrd.is_empty() { "" } else { " initrd=initrd" };
         let text = format!("{}{suffix}", self.append);
@@ -116,7 +130,9 @@ impl<'a> DirectKernel<'a> {
         Ok(Some(text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()))
     }
 
-    fn check_command_line(&self) -> Result<(), KernelError> {
+    fn check_given(&self) -> Result<(), KernelError> {
+        given::plain_kernel(self.kernel)?;
+        given::same_ramdisk(self.append)?;
         if !self.append.is_ascii() || self.append.contains('\0') {
             return Err(KernelError::CommandLine);
         }
@@ -210,9 +226,17 @@ mod tests {
     }
 
     #[test]
-    fn a_unified_image_is_not_patched() {
-        let image = crate::pe::sample::image(0x40);
-        assert!(matches!(direct(&image, b"initrd", "").patched(), Ok(Cow::Borrowed(same)) if same == image));
+    fn a_unified_image_is_no_kernel() {
+        use crate::uki::sample;
+        let mut sections = sample::stub("252.39", sample::NAMES_252);
+        sections.push((".linux", sample_kernel()));
+        let with_mark = sample::image(&sections);
+        let without_mark = sample::image(&[(".linux", sample_kernel())]);
+        for (image, section) in [(with_mark, ".sdmagic"), (without_mark, ".linux")] {
+            let direct = direct(&image, b"initrd", "");
+            assert_eq!(direct.patched(), Err(KernelError::UnifiedImage(section)));
+            assert_eq!(direct.load_options(), Err(KernelError::UnifiedImage(section)));
+        }
     }
 
     #[test]

@@ -107,9 +107,38 @@ pub(crate) fn section_table(image: &[u8], machine: u16) -> Result<(usize, Vec<Pe
     Ok((headers.size, sections?))
 }
 
+/// The first section that a unified kernel image or its stub has, and a kernel never has. Nothing for what is no PE image.
+pub(crate) fn unified_section(image: &[u8]) -> Option<&'static str> {
+    let table = image.get(headers(image).ok()?.sections)?;
+    let named = |name: &str| table.chunks_exact(40).any(|line| line.starts_with(name.as_bytes()));
+    // Old stubs compare no further than the name is long.
+    [".sdmagic", ".linux"].into_iter().find(|name| named(name))
+}
+
+/// MajorImageVersion: what kernels state their EFI stub's abilities with.
+pub(crate) fn major_image_version(image: &[u8]) -> Result<u16, PeError> {
+    let headers = headers(image)?;
+    u16_at(image, headers.optional + 44).ok_or(PeError::Malformed("the COFF or optional header"))
+}
+
+/// Address in memory and size of what a data directory names; nothing where the image does not have so many.
+pub(crate) fn directory(image: &[u8], number: usize) -> Result<Option<(u32, u32)>, PeError> {
+    let headers = headers(image)?;
+    if number >= headers.directory_count {
+        return Ok(None);
+    }
+    let entry = headers.directories + number * 8;
+    let both = u32_at(image, entry).zip(u32_at(image, entry + 4));
+    both.map(Some).ok_or(PeError::Malformed("the data directories"))
+}
+
 /// Offsets in the file of what the headers say.
 struct Headers {
     machine: u16,
+    /// The optional header, its data directories and their number as written.
+    optional: usize,
+    directories: usize,
+    directory_count: usize,
     checksum: usize,
     /// The certificate table entry, where the image has one, and the bytes of certificates that it names.
     certificates: Option<(usize, usize)>,
@@ -153,7 +182,8 @@ fn headers(image: &[u8]) -> Result<Headers, PeError> {
     if size > image.len() || size < last {
         return Err(PeError::Malformed("SizeOfHeaders"));
     }
-    Ok(Headers { machine, checksum: optional + 64, certificates, size, sections: sections..table_end })
+    let (checksum, sections) = (optional + 64, sections..table_end);
+    Ok(Headers { machine, optional, directories, directory_count, checksum, certificates, size, sections })
 }
 
 /// The parts of the file that are hashed, in the order in which they are.

@@ -19,6 +19,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::linux::KernelError;
 use crate::ovmf::FirmwareError;
 
 pub use crate::cpu::{CpuSignature, UnknownCpu};
@@ -121,6 +122,9 @@ pub enum MeasureError {
     /// The command line holds a NUL byte: the guest would see less than what was measured.
     #[error("the command line holds a NUL byte")]
     CommandLineNul,
+    /// A unified kernel image in the place of a kernel: its stub takes its own ramdisk and command line.
+    #[error("{0}")]
+    Kernel(#[from] KernelError),
     /// The firmware does not say where all vCPUs but the first start: no SEV-ES reset block, or zero in it. QEMU ends then,
     /// with one vCPU too.
     #[error(

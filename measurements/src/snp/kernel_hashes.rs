@@ -6,6 +6,7 @@
 use super::{FirmwareLaunch, MeasureError};
 use crate::bytes::index;
 use crate::digest::{Digest, sha256};
+use crate::linux::given::plain_kernel;
 use crate::ovmf::{HashTableArea, PAGE, SevSectionKind, guid};
 
 const HASH_TABLE: [u8; 16] = guid(0x9438_d606, 0x4f22, 0x4cc9, 0xb479_a793_d411_fd21);
@@ -33,8 +34,10 @@ impl DirectBoot {
     /// spaces at its ends included, without NUL.
     ///
     /// # Errors
-    /// [`MeasureError::CommandLineNul`].
+    /// [`MeasureError::CommandLineNul`]; [`MeasureError::Kernel`] for a unified kernel image, which would not start with what
+    /// is given beside it.
     pub fn measure(kernel: &[u8], initrd: &[u8], append: &str) -> Result<Self, MeasureError> {
+        plain_kernel(kernel)?;
         let append_sha256 = Self::append_digest(append)?;
         Ok(Self { kernel_sha256: sha256(kernel), initrd_sha256: sha256(initrd), append_sha256 })
     }

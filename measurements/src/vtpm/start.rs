@@ -12,13 +12,15 @@ use std::borrow::Cow;
 
 use super::{PcrEvent, PredictError};
 use crate::digest::sha256;
+use crate::linux::given::{same_integrity_record, same_ramdisk};
 use crate::linux::{DirectKernel, KernelError};
 use crate::made_from::Part;
 use crate::pe::authenticode_sha256;
 use crate::uefi::{CALLING_APPLICATION, SEPARATOR};
 use crate::uki::{Contents, SectionEvent, UkiError, UnifiedImage};
 
-/// Releases of systemd-stub whose way to start a kernel was compared with booted guests.
+/// Releases of systemd-stub whose way to start a kernel is known: 252 is compared with a booted guest by a test, 254 was
+/// compared once by hand.
 pub(super) const KNOWN_RELEASES: &str = "252 or 254";
 const KNOWN: [u32; 2] = [252, 254];
 /// Sections that change nothing but PCR 11, or that are handed to the kernel as predicted.
@@ -49,8 +51,14 @@ impl Start<'_> {
                 ("unified kernel image, Authenticode", Cow::Borrowed(*image), kernel)
             }
         };
+        let digest = authenticode_sha256(&image)?;
+        if let Self::Direct(direct) = self
+            && direct.kernel.get(0x202..0x206) != Some(b"HdrS")
+        {
+            return Err(KernelError::NoSetupHeader.into());
+        }
         let mut events = vec![
-            PcrEvent::new(4, Part::Kernel, what, authenticode_sha256(&image)?),
+            PcrEvent::new(4, Part::Kernel, what, digest),
             PcrEvent::new(4, Part::Constant, CALLING_APPLICATION, sha256(CALLING_APPLICATION.as_bytes())),
             PcrEvent::new(4, Part::Constant, "separator", sha256(&SEPARATOR)),
         ];
@@ -68,10 +76,15 @@ impl Start<'_> {
     /// PCR 9: what the kernel measures of what it is given.
     pub(super) fn given_to_kernel(&self) -> Result<Vec<PcrEvent>, PredictError> {
         let (options, initrd) = match self {
-            Self::Direct(direct) => (direct.load_options()?, Cow::Borrowed(direct.initrd)),
+            Self::Direct(direct) => {
+                same_integrity_record(direct.append)?;
+                (direct.load_options()?, Cow::Borrowed(direct.initrd))
+            }
             Self::Unified { image, profile } => {
                 let sections = known_sections(image, *profile)?;
-                let options = section(&sections, ".cmdline").map(|text| load_options(&text.bytes())).transpose()?;
+                let text = section(&sections, ".cmdline").map(|text| text.bytes());
+                let options = text.as_deref().map(load_options).transpose()?;
+                same_integrity_record(&String::from_utf8_lossy(text.as_deref().unwrap_or_default()))?;
                 let initrd = section(&sections, ".initrd").map(|contents| contents.bytes()).unwrap_or_default();
                 (options, initrd)
             }
@@ -128,5 +141,6 @@ pub(crate) fn load_options(text: &[u8]) -> Result<Vec<u8>, KernelError> {
     if !plain {
         return Err(KernelError::UnifiedCommandLine);
     }
+    same_ramdisk(&String::from_utf8_lossy(text))?;
     Ok(text.iter().chain(&[0]).flat_map(|byte| [*byte, 0]).collect())
 }

@@ -112,6 +112,28 @@ fn a_unified_image_that_is_started_in_another_way_is_refused() {
 }
 
 #[test]
+fn what_is_no_plain_kernel_or_changes_registers_is_refused() {
+    let kernel = sample_kernel();
+    let refused = |kernel: &[u8], append: &str| {
+        predicted(Start::Direct(DirectKernel { kernel, initrd: b"initrd", append, memory_mib: 512 }), b"pei")
+            .unwrap_err()
+    };
+    let mut sections = stub("252.39", NAMES_252);
+    sections.push((".linux", kernel.clone()));
+    let unified_image = PredictError::Kernel(KernelError::UnifiedImage(".sdmagic"));
+    assert!(unified_image.to_string().contains("give it as --uki"), "{unified_image}");
+    assert_eq!(refused(&image(&sections), ""), unified_image);
+    let other = crate::pe::sample::image(0x40);
+    assert_eq!(refused(&other, ""), PredictError::Kernel(KernelError::NoSetupHeader));
+    for word in ["ima_policy=", "noinitrd"] {
+        let append = format!("quiet {word}");
+        let word = PredictError::Kernel(KernelError::Word(word));
+        assert_eq!(refused(&kernel, &append), word);
+        assert_eq!(unified(&[(".linux", &kernel), (".cmdline", append.as_bytes())]), Err(word));
+    }
+}
+
+#[test]
 fn the_agent_and_the_integrity_record_have_their_registers() {
     let (kernel, firmware) = (sample_kernel(), volume::sample::image(b"pei on flash", b"dxe"));
     let boot = DirectKernel { kernel: &kernel, initrd: b"initrd", append: "quiet", memory_mib: 512 };
