@@ -26,7 +26,7 @@ const FW_CFG_NAME: usize = 56;
 /// What RTMR0 holds beyond the configuration volume, on a machine that starts a kernel given to QEMU.
 ///
 /// The places of `authorities` and `smbios` follow from when edk2 measures them; no log of a real direct boot with either
-/// was at hand to compare with. A recorded log with another order is refused.
+/// was at hand to compare with ([`Event::place_is_unverified`]). A recorded log with another order is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineEvents {
     /// Digest of the TD HOB list that the hypervisor builds.
@@ -236,6 +236,11 @@ mod tests {
             separators: Separators::Rtmr0AndRtmr1,
             ..sample()
         };
+        let unverified = |machine: &MachineEvents| -> Vec<u32> {
+            let events = rtmr0_events(sha384(b"cfv"), machine).into_iter();
+            events.filter(Event::place_is_unverified).map(|event| event.event_type).collect()
+        };
+        assert_eq!((unverified(&sample()), unverified(&newer)), (vec![], vec![0x8000_00e0, 0x8000_0009]));
         let ends = [4, 10, 10, 10, 0x8000_00e0, 0x8000_0009, 0x8000_0002, 0x8000_0002];
         assert_eq!(types(&newer), [&[0x8000_000b, 0x8000_000a, 10][..], &variables, &ends].concat());
     }

@@ -54,6 +54,13 @@ impl Event {
             _ => Part::Constant,
         }
     }
+
+    /// Whether its place in RTMR0, where that is computed, follows from edk2's code alone: no log of a real boot with
+    /// such an event was at hand to compare with. The places of all others are those of real logs.
+    #[must_use]
+    pub fn place_is_unverified(&self) -> bool {
+        matches!(self.event_type, event_type::HANDOFF_TABLES | event_type::VARIABLE_AUTHORITY)
+    }
 }
 
 /// Which register gets the second separator: a property of the firmware build.

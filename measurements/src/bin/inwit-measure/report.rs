@@ -23,8 +23,8 @@ pub(crate) enum Values {
     Parts(Vec<(&'static str, Digest<48>)>),
     /// The PCRs of a vTPM, and the extends that lead to them.
     Explained(Measured, Vec<PcrEvent>),
-    /// The registers of a TD, and the events that lead to them.
-    Td(Box<Self>, Vec<TdEvent>),
+    /// The registers of a TD, the events that lead to them, and what is not certain about these.
+    Td(Box<Self>, Vec<TdEvent>, Vec<String>),
 }
 
 /// An event of a TD's registers, and where it comes from.
@@ -38,7 +38,7 @@ impl Values {
     fn whole(&self) -> Option<&Measured> {
         match self {
             Self::Whole(measured) | Self::Explained(measured, _) => Some(measured),
-            Self::Td(values, _) => values.whole(),
+            Self::Td(values, ..) => values.whole(),
             Self::Parts(_) => None,
         }
     }
@@ -163,12 +163,13 @@ fn bare_text(values: &Values) -> String {
             let lines = events.iter().map(|event| format!("pcr{} {} {}\n", event.pcr, event.digest, told(&event.what)));
             bare_text(&Values::Whole(measured.clone())) + "\n" + &lines.collect::<String>()
         }
-        Values::Td(values, events) => {
+        Values::Td(values, events, caveats) => {
             let lines = events.iter().map(|TdEvent { event, source }| {
                 let register = event.index.saturating_sub(1);
                 format!("rtmr{register} {} {} [{source}]\n", event.digest, told(&event.description))
             });
-            bare_text(values) + "\n" + &lines.collect::<String>()
+            let caveats = caveats.iter().map(|caveat| format!("caveat: {caveat}\n"));
+            bare_text(values) + "\n" + &lines.chain(caveats).collect::<String>()
         }
         Values::Whole(Measured::Snp { launch_digest }) => line(("launch_digest", launch_digest.to_string())),
         Values::Whole(Measured::Tdx { mrtd, rtmr0, rtmr1, rtmr2 }) => {
@@ -188,7 +189,7 @@ fn bare_json(values: &Values) -> serde_json::Value {
     match values {
         Values::Parts(parts) => parts.iter().map(|(name, digest)| ((*name).to_owned(), json!(digest))).collect(),
         Values::Whole(measured) => json!(measured),
-        Values::Td(inner, events) => {
+        Values::Td(inner, events, caveats) => {
             let event = |TdEvent { event, source }: &TdEvent| {
                 json!({
                     "register": format!("rtmr{}", event.index.saturating_sub(1)),
@@ -199,6 +200,7 @@ fn bare_json(values: &Values) -> serde_json::Value {
             };
             let mut values = bare_json(inner);
             values["events"] = events.iter().map(event).collect();
+            values["caveats"] = json!(caveats);
             values
         }
         Values::Explained(measured, events) => {

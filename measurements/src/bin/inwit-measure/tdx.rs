@@ -2,6 +2,7 @@
 //!
 //! Not trusted: the words given and the files. Never starts a guest.
 
+mod caveats;
 mod inputs;
 mod source;
 
@@ -150,8 +151,10 @@ pub(crate) fn measure(arguments: &TdxArguments) -> Result<Values, Failure> {
             Values::Parts(mrtd.into_iter().chain(rtmr0).chain(rest).collect())
         }
     };
+    let caveats = caveats::of(rtmr0.as_deref().unwrap_or_default(), arguments.machine_log.as_deref());
+    caveats::tell(&caveats);
     let events = rtmr0.into_iter().flatten().chain(rtmr1).chain(rtmr2).collect();
-    Ok(if arguments.events { Values::Td(Box::new(whole), events) } else { whole })
+    Ok(if arguments.events { Values::Td(Box::new(whole), events, caveats) } else { whole })
 }
 
 fn compute(inputs: &Inputs, start: &Start<'_>) -> Result<Computed, Failure> {
