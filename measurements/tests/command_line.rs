@@ -289,11 +289,13 @@ fn id_blocks_are_signed_and_checked() {
 #[test]
 fn an_igvm_file_says_its_whole_launch() {
     let folder = Folder::new("igvm");
-    let file = igvm();
+    let file = igvm(None);
     folder.write("guest.igvm", &file);
     let told = |loader| {
         let launch = inwit_measurements::igvm::Igvm::parse(&file).unwrap().snp_launch(loader).unwrap();
-        format!("launch_digest {}\n", launch.digest)
+        let none = "none in the file: whoever loads it chooses, debugging included";
+        let digest = launch.digest;
+        format!("launch_digest {digest}\n# policy {none}\n# ID block none\n# vCPUs whose registers are set: 1\n")
     };
     let qemu = told(inwit_measurements::igvm::Loader::Qemu);
     assert_eq!(succeed(&folder.0, "snp --igvm guest.igvm"), qemu);
@@ -316,4 +318,29 @@ fn an_igvm_file_says_its_whole_launch() {
         refuse(&folder.0, &format!("snp --igvm guest.igvm {more}"), 2);
     }
     refuse(&folder.0, "snp --ovmf OVMF.fd --loader qemu", 2);
+}
+
+/// A digest does not tell whether the host may debug the guest.
+#[test]
+fn an_igvm_file_s_policy_is_told_beside_its_digest() {
+    let folder = Folder::new("igvm-policy");
+    for (policy, text, debug) in
+        [(0x3_0000, "0x30000: the host may not debug", false), (0xb_0000, "0xb0000: the host MAY DEBUG", true)]
+    {
+        folder.write("guest.igvm", &igvm(Some(policy)));
+        let told = succeed(&folder.0, "snp --igvm guest.igvm");
+        assert!(told.contains(text), "{told}");
+        let json: serde_json::Value =
+            serde_json::from_str(&succeed(&folder.0, "snp --igvm guest.igvm --json")).unwrap();
+        let said = serde_json::json!({
+            "policy": format!("{policy:#x}"), "debug_allowed": debug, "id_block": false, "vcpus": 1,
+        });
+        assert_eq!(json["igvm"], said);
+        assert!(told.starts_with(&format!("launch_digest {}\n", json["launch_digest"].as_str().unwrap())));
+        // Both forms are still a measurement for those who read one.
+        for actual in [told, json.to_string()] {
+            let actual = inwit_measurements::explain::Actual::read(actual.as_bytes()).unwrap();
+            assert!(actual.registers.contains_key("launch_digest"));
+        }
+    }
 }

@@ -36,6 +36,9 @@ const KVM_SETS: [(usize, u64, &str); 5] = [
 /// Headers that QEMU's loader knows, of those that are known here.
 const QEMU_KNOWS: [u32; 11] = [0x101, 0x301, 0x302, 0x303, 0x304, 0x305, 0x307, 0x309, 0x30b, 0x30c, 0x313];
 
+/// The bit of the guest policy that lets the host read and change the guest (SEV-SNP ABI 4.3, DEBUG).
+const POLICY_DEBUG: u64 = 1 << 19;
+
 /// What a file says of an SEV-SNP launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnpLaunch {
@@ -47,6 +50,15 @@ pub struct SnpLaunch {
     pub id_block: bool,
     /// vCPUs whose registers the file sets.
     pub vcpus: usize,
+}
+
+impl SnpLaunch {
+    /// Whether the policy lets the host debug the guest, which then keeps nothing from it; nothing if the file has no
+    /// policy.
+    #[must_use]
+    pub fn debug_allowed(&self) -> Option<bool> {
+        self.policy.map(|policy| policy & POLICY_DEBUG != 0)
+    }
 }
 
 pub(super) fn launch(igvm: &Igvm<'_>, loader: Loader) -> Result<SnpLaunch, IgvmError> {
@@ -276,6 +288,7 @@ mod tests {
         let told = launch(&sample, Loader::Format).unwrap();
         assert_eq!(told.digest, by_hand(&[&first, &parameters, &rest]));
         assert_eq!((told.policy, told.id_block, told.vcpus), (Some(0x30000), false, 1));
+        assert_eq!(told.debug_allowed(), Some(false));
         // QEMU adds the parameters at once, and the run of pages before them when the next run begins.
         assert_eq!(launch(&sample, Loader::Qemu).unwrap().digest, by_hand(&[&parameters, &first, &rest]));
     }
@@ -303,11 +316,12 @@ mod tests {
         }
         let same = [
             changed(&|s| s.headers[2] = policy(1, 0xb_0000)),
+            changed(&|s| drop(s.headers.remove(2))),
             changed(&|s| s.headers.insert(5, page(0x30_0000, 1, 1, 4, 0))),
             changed(&|s| s.headers.insert(5, page(0x30_0000, 2, 1, 0, 0))),
             changed(&|s| s.headers.insert(3, directive(0x305, &[&[0; 8][..], &[1, 0, 0, 0], &[0; 12]].concat()))),
         ];
-        assert_eq!(same, [base; 4], "what is not measured, shared with the host, or another platform's");
+        assert_eq!(same, [base; 5], "what is not measured, shared with the host, or another platform's");
     }
 
     #[test]

@@ -14,7 +14,7 @@ impl Folder {
         std::fs::create_dir_all(&path).unwrap();
         let folder = Self(path);
         folder.write("OVMF.fd", &firmware());
-        folder.write("guest.igvm", &igvm());
+        folder.write("guest.igvm", &igvm(None));
         folder.write("kernel", b"kernel");
         folder.write("agent", b"agent");
         folder.write("config", b"config");
@@ -112,8 +112,8 @@ pub(crate) fn refuse(folder: &Path, arguments: &str, code: i32) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// A guest of one page with data and the registers of one vCPU, parameters between the two.
-pub(crate) fn igvm() -> Vec<u8> {
+/// A guest of one page with data and the registers of one vCPU, parameters between the two; with a policy if one is given.
+pub(crate) fn igvm(policy: Option<u64>) -> Vec<u8> {
     let header = |kind: u32, fields: &[&[u8]]| {
         let fields = fields.concat();
         let mut header = [kind, fields.len() as u32].map(u32::to_le_bytes).concat();
@@ -125,6 +125,7 @@ pub(crate) fn igvm() -> Vec<u8> {
     let headers = |data: u32| {
         [
             header(1, &[&word(1), &[0, 2, 1, 0], &[0; 8]]),
+            policy.map(|policy| header(0x101, &[&long(policy), &word(1), &word(0)])).unwrap_or_default(),
             header(0x301, &[&long(0x1000), &word(7), &word(0)]),
             header(0x302, &[&long(0x10_0000), &word(1), &word(data), &[0; 8]]),
             header(0x303, &[&long(0x20_0000), &word(1), &word(7)]),

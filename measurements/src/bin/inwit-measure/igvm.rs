@@ -5,8 +5,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use inwit_measurements::igvm::{Igvm, Loader};
-use inwit_measurements::reference::Measured;
+use inwit_measurements::igvm::{Igvm, Loader, SnpLaunch};
+use inwit_measurements::reference::{Form, Measured};
+use serde_json::json;
 
 use crate::arguments::OutputArguments;
 use crate::files::{Failure, FileKind, read};
@@ -70,5 +71,31 @@ fn measure(path: &PathBuf, loader: Loader, output: &OutputArguments) -> Result<P
     let file = read(path, FileKind::Image)?;
     stage("computing the launch digest");
     let launch = Igvm::parse(file).and_then(|igvm| igvm.snp_launch(loader)).map_err(Failure::refused)?;
-    render(&Values::Whole(Measured::Snp { launch_digest: launch.digest }), None, output)
+    let measured = Measured::Snp { launch_digest: launch.digest };
+    match (output.form(), render(&Values::Whole(measured.clone()), None, output)?) {
+        (None, Printed::Text(text)) => Ok(format!("{}\n{}", text.trim_end(), remarks(&launch)).into()),
+        (Some(Form::Json), _) => {
+            let mut values = json!(measured);
+            values["igvm"] = json!({
+                "policy": launch.policy.map(|policy| format!("{policy:#x}")),
+                "debug_allowed": launch.debug_allowed(),
+                "id_block": launch.id_block,
+                "vcpus": launch.vcpus,
+            });
+            Ok(values.to_string().into())
+        }
+        // Reference Values of other forms, which have no place for it.
+        (_, printed) => Ok(printed),
+    }
+}
+
+/// What else the file says of the launch, in lines that readers of values skip.
+fn remarks(launch: &SnpLaunch) -> String {
+    let policy = match (launch.policy, launch.debug_allowed()) {
+        (Some(policy), Some(true)) => format!("{policy:#x}: the host MAY DEBUG the guest, which keeps nothing from it"),
+        (Some(policy), _) => format!("{policy:#x}: the host may not debug the guest"),
+        (None, _) => "none in the file: whoever loads it chooses, debugging included".to_owned(),
+    };
+    let id_block = if launch.id_block { "for this digest; its signature is not checked here" } else { "none" };
+    format!("# policy {policy}\n# ID block {id_block}\n# vCPUs whose registers are set: {}\n", launch.vcpus)
 }
