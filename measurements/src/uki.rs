@@ -13,6 +13,7 @@
 //! Not trusted: the image. Sections that the stub would find in another way than this reader are refused: repeated ones,
 //! names that only begin like a known one, overlaps in memory. Never done here: checking a signature.
 
+mod reloc;
 mod stub;
 
 use std::borrow::Cow;
@@ -22,7 +23,7 @@ use thiserror::Error;
 
 use crate::bytes::{index, slice_at};
 use crate::digest::{Digest, finish};
-use crate::pe::{PeError, PeSection, X86_64, section_table};
+use crate::pe::{PeError, PeSection, X86_64, major_image_version, section_table, unified_section};
 pub use stub::{NEWEST_STUB, OLDEST_STUB};
 use stub::{ORDER, Stub};
 
@@ -51,6 +52,23 @@ pub enum UkiError {
     /// No kernel inside.
     #[error("the image has no .linux section: this is a bare stub or an addon")]
     NoKernel,
+    /// The kernel inside is a unified image itself.
+    #[error(
+        "the .linux section holds a unified kernel image (section {0}), which loads a third one: give one with a plain kernel"
+    )]
+    Nested(&'static str),
+    /// The kernel inside says that its EFI stub is an old one.
+    #[error(
+        "the kernel in .linux has MajorImageVersion 0, so systemd-stub starts it by the handover protocol, which measures \
+         otherwise: use Linux 5.7 or later"
+    )]
+    Handover,
+    /// Firmware would change a section before it is measured.
+    #[error("base relocations change {0}: the stub would measure other bytes than the file's")]
+    Relocated(&'static str),
+    /// The table of relocations cannot be followed.
+    #[error("the base relocations of the image are malformed: {0}")]
+    Relocations(&'static str),
     /// A section lies outside of the file or is much larger in memory than in the file.
     #[error("section {0} of the image reaches beyond the file")]
     Bounds(String),
@@ -158,6 +176,7 @@ impl<'a> UnifiedImage<'a> {
     pub fn parse(image: &'a [u8]) -> Result<Self, UkiError> {
         let (headers, table) = section_table(image, X86_64)?;
         check_memory(headers, &table)?;
+        reloc::check(image, &table)?;
         let (mut sections, mut own) = (Vec::new(), Vec::new());
         for line in &table {
             let contents = contents(image, line)?;
@@ -173,6 +192,9 @@ impl<'a> UnifiedImage<'a> {
         let stub = Stub::find(&own)?;
         if !sections.iter().any(|(name, _)| *name == ".linux") {
             return Err(UkiError::NoKernel);
+        }
+        for (_, kernel) in sections.iter().filter(|(name, _)| *name == ".linux") {
+            check_kernel(kernel.stored)?;
         }
         if let Some(name) = BY_MACHINE.iter().find(|name| sections.iter().any(|(found, _)| found == *name)) {
             return Err(UkiError::ByMachine(name));
@@ -233,6 +255,16 @@ impl<'a> UnifiedImage<'a> {
         let taken = self.taken(profile)?.into_iter().filter(|(name, _)| *name != PCRSIG);
         Ok(taken.flat_map(|(name, all)| [SectionEvent::Name(name), SectionEvent::Contents(name, all)]).collect())
     }
+}
+
+/// A kernel that the stub loads as one more image, which then reads its own command line and ramdisk. What is no PE image is
+/// refused by whoever needs its digest.
+fn check_kernel(kernel: &[u8]) -> Result<(), UkiError> {
+    if let Some(section) = unified_section(kernel) {
+        return Err(UkiError::Nested(section));
+    }
+    // `pe_kernel_info` of the stub asks for 1 or more.
+    if major_image_version(kernel) == Ok(0) { Err(UkiError::Handover) } else { Ok(()) }
 }
 
 /// A name as it stands in a section table.

@@ -56,8 +56,15 @@ pub enum VolumeError {
 /// # Errors
 /// [`VolumeError`].
 pub fn dxe_volume_sha256(code: &[u8]) -> Result<Digest<32>, VolumeError> {
-    let unpacked = unpacked(code)?;
-    let mut volumes = sections(&unpacked).filter_map(|section| match section {
+    dxe_volume_of(&unpacked(code)?)
+}
+
+/// SHA-256 of the DXE volume of what the compressed section unpacks to.
+///
+/// # Errors
+/// [`VolumeError`].
+pub(crate) fn dxe_volume_of(unpacked: &[u8]) -> Result<Digest<32>, VolumeError> {
+    let mut volumes = sections(unpacked).filter_map(|section| match section {
         Ok(Section { kind: SECTION_VOLUME_IMAGE, body, .. }) => Some(Ok(body)),
         Ok(_) => None,
         Err(error) => Some(Err(error)),

@@ -9,10 +9,14 @@
 //! each machine shape; for one known build it is computed. The DXE volume is computed here from the code image. A unified image that lies on a disk is not
 //! predicted: its partition table, boot options and boot manager are measured as well.
 //!
+//! It holds for one generation of firmware, and others are refused; a log that is given has to agree with it.
+//!
 //! Not trusted: all files. Never talks to a TPM.
 
+mod generation;
 mod ima;
 mod pei;
+mod recorded;
 pub(crate) mod start;
 
 use std::collections::BTreeMap;
@@ -21,18 +25,19 @@ use thiserror::Error;
 
 use crate::cbor::Item;
 use crate::digest::{Digest, sha256};
-use crate::eventlog::{ALG_SHA256, LogError, LogEvent, Replay, replay_sha256};
+use crate::eventlog::{ALG_SHA256, LogEvent, Replay};
 use crate::linux::KernelError;
 use crate::made_from::Part;
 use crate::pe::PeError;
 use crate::reference::AgentReference;
-use crate::uefi::event_type::{self, NO_ACTION, S_CRTM_VERSION, type_name};
+use crate::uefi::event_type::{self, NO_ACTION, type_name};
 use crate::uefi::{BOOT_0000, BOOT_ORDER, EXIT_BOOT_SERVICES, SEPARATOR, SecureBoot, secure_boot_variables};
 use crate::uki::UkiError;
-use crate::volume::{VolumeError, dxe_volume_sha256};
+use crate::volume::VolumeError;
 
 pub use ima::Ima;
 pub use pei::{PeiError, compute_pei_volume};
+pub use recorded::{RecordError, check_recorded, record_pei_volume};
 pub use start::{Start, image_events};
 
 /// CRTM version string of OVMF builds: empty, in UTF-16.
@@ -107,6 +112,18 @@ pub enum PredictError {
     /// The firmware's volumes cannot be found.
     #[error("firmware: {0}")]
     Volume(#[from] VolumeError),
+    /// Firmware that measures a version of its own.
+    #[error(
+        "the firmware has a version, {0:?}: PCRs are known for builds without one alone, as Debian 12's edk2 2022.11; later \
+         generations measure other boot options and command lines, too"
+    )]
+    FirmwareVersion(String),
+    /// Firmware without a version, of a later generation.
+    #[error(
+        "the firmware asks for files below etc/boot/: of that generation of edk2 PCRs are not known; use a build as Debian \
+         12's edk2 2022.11"
+    )]
+    FirmwareGeneration,
     /// Kernel or command line cannot be predicted.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -141,7 +158,7 @@ pub fn predict(boot: &MeasuredBoot<'_>) -> Result<Prediction, PredictError> {
     let mut events = vec![
         PcrEvent::new(0, Part::Firmware, "version of the firmware", sha256(&CRTM_VERSION)),
         PcrEvent::new(0, Part::Machine, "PEI volume of the firmware, in memory", boot.pei_volume),
-        PcrEvent::new(0, Part::Firmware, "DXE volume of the firmware", dxe_volume_sha256(boot.firmware)?),
+        PcrEvent::new(0, Part::Firmware, "DXE volume of the firmware", generation::known_dxe_volume(boot.firmware)?),
         separator(0),
         // The platform's boot variables are hashed by their data alone.
         PcrEvent::new(1, Part::BootVariable, "variable BootOrder", sha256(&BOOT_ORDER)),
@@ -164,33 +181,6 @@ pub fn predict(boot: &MeasuredBoot<'_>) -> Result<Prediction, PredictError> {
     prediction.events.extend(boot.start.sections()?);
     prediction.events.extend(boot.agent.map(|event| PcrEvent::new(AGENT_PCR, Part::Agent, "the agent", event)));
     Ok(prediction)
-}
-
-/// Why a log gives no PEI volume.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum RecordError {
-    /// The log itself is refused.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// PCR 0 does not hold what OVMF measures into it.
-    #[error("PCR 0 of the log is not the one of an OVMF boot: expected the version, two firmware volumes, a separator")]
-    NotOvmf,
-}
-
-/// The PEI volume's digest, out of the event log (`binary_bios_measurements`) of a trusted boot of the same machine
-/// shape. Whether that boot was one to trust is the operator's word.
-///
-/// # Errors
-/// [`RecordError`].
-pub fn record_pei_volume(log: &[u8]) -> Result<Digest<32>, RecordError> {
-    let events = replay_sha256(log)?.events;
-    let zero: Vec<_> = events.iter().filter(|event| event.index == 0 && event.event_type != NO_ACTION).collect();
-    match zero.as_slice() {
-        [version, pei, _dxe, separator] if version.event_type == S_CRTM_VERSION && separator.data == SEPARATOR => {
-            pei.digest(ALG_SHA256).map(Digest::from_bytes).ok_or(RecordError::NotOvmf)
-        }
-        _ => Err(RecordError::NotOvmf),
-    }
 }
 
 /// The extends of a log that was replayed, with what their types say they are.

@@ -103,6 +103,52 @@ fn what_a_stub_would_find_in_another_way_is_refused() {
 }
 
 #[test]
+fn a_kernel_that_the_stub_starts_in_another_way_is_refused() {
+    let with = |kernel: &[u8]| order(&built("252", NAMES_252, &[(".linux", kernel)]), None);
+    assert!(with(b"kernel").is_ok());
+    let inner = built("252", NAMES_252, &[(".linux", b"kernel")]);
+    assert_eq!(with(&inner), Err(UkiError::Nested(".sdmagic")));
+    assert_eq!(with(&image(&[(".linux", b"kernel".to_vec())])), Err(UkiError::Nested(".linux")));
+    let mut kernel = crate::pe::sample::image(0x40);
+    assert!(with(&kernel).is_ok());
+    kernel[0x58 + 44..0x58 + 46].fill(0);
+    assert_eq!(with(&kernel), Err(UkiError::Handover));
+}
+
+#[test]
+fn relocations_of_what_is_measured_are_refused() {
+    // .text, .data, .sdmagic, .reloc, .linux: pages 1 to 5.
+    let with = |blocks: &[(u32, u32, &[u16])], size: u32| {
+        let mut table = Vec::new();
+        for (page, length, entries) in blocks {
+            table.extend([*page, *length].into_iter().flat_map(u32::to_le_bytes));
+            table.extend(entries.iter().flat_map(|entry| entry.to_le_bytes()));
+        }
+        table.resize(64, 0);
+        let mut uki = built("252", NAMES_252, &[(".reloc", &table), (".linux", b"kernel")]);
+        let entry = 0x58 + 112 + 40;
+        uki[entry..entry + 8].copy_from_slice(&[0x4000, size].map(u32::to_le_bytes).concat());
+        order(&uki, None)
+    };
+    let (dir64, high_low) = (10 << 12, 3 << 12);
+    assert!(with(&[], 0).is_ok(), "no table");
+    assert!(with(&[(0x1000, 12, &[dir64 | 8, 0])], 12).is_ok(), "of code alone");
+    assert!(with(&[(0xffff_f000, 10, &[0])], 10).is_ok(), "one that changes nothing, as stubs of 252 have");
+    for entry in [dir64, high_low, dir64 | 5] {
+        assert_eq!(with(&[(0x5000, 10, &[entry])], 10), Err(UkiError::Relocated(".linux")), "{entry:#x}");
+    }
+    assert!(with(&[(0x5000, 10, &[dir64 | 6])], 10).is_ok(), "behind it");
+    assert_eq!(with(&[(0x4000, 10, &[dir64 | 0xffc])], 10), Err(UkiError::Relocated(".linux")), "across its start");
+    assert_eq!(with(&[(0x4000, 10, &[high_low | 8])], 10), Err(UkiError::Relocated("its relocations")));
+    let second: &[(u32, u32, &[u16])] = &[(0x1000, 12, &[0, 0]), (0x5000, 10, &[dir64])];
+    assert_eq!(with(second, 22), Err(UkiError::Relocated(".linux")));
+    for (blocks, size) in [(&second[..1], 16), (&[(0x1000, 0, &[][..])], 8), (&[(0x1000, 9, &[0])], 10), (&[], 65)] {
+        assert!(matches!(with(blocks, size), Err(UkiError::Relocations(_))), "{blocks:?}");
+    }
+    assert!(matches!(with(&[(0x1000, 10, &[5 << 12])], 10), Err(UkiError::Relocations(_))));
+}
+
+#[test]
 fn a_stub_that_is_not_known_is_refused() {
     let with = |version: &str, names: &[u8]| order(&built(version, names, &ALL[3..]), None).unwrap_err();
     for version in ["251.4", "263", "", "next", "25299999999"] {

@@ -1,5 +1,7 @@
 use super::*;
+use crate::eventlog::{header, record};
 use crate::linux::{DirectKernel, sample_kernel};
+use crate::uefi::event_type::{PLATFORM_FIRMWARE_BLOB2, S_CRTM_VERSION, SEPARATOR as SEPARATOR_EVENT};
 use crate::uki::sample::{NAMES_252, NAMES_262, image, stub};
 use crate::volume;
 
@@ -156,8 +158,6 @@ fn the_agent_and_the_integrity_record_have_their_registers() {
 
 #[test]
 fn the_pei_volume_is_the_second_event_of_an_ovmf_boot() {
-    use crate::eventlog::{header, record};
-    use crate::uefi::event_type::{PLATFORM_FIRMWARE_BLOB2, SEPARATOR as SEPARATOR_EVENT};
     let log = |events: &[(u32, &[u8])]| {
         let mut log = header(0, &[(ALG_SHA256, 32)]);
         for (kind, data) in events {
@@ -178,6 +178,57 @@ fn the_pei_volume_is_the_second_event_of_an_ovmf_boot() {
         assert_eq!(record_pei_volume(&other), Err(RecordError::NotOvmf));
     }
     assert!(matches!(record_pei_volume(b""), Err(RecordError::Log(_))));
+}
+
+#[test]
+fn a_log_that_contradicts_the_prediction_is_refused() {
+    let kernel = sample_kernel();
+    let start = Start::Direct(DirectKernel { kernel: &kernel, initrd: b"initrd", append: "quiet", memory_mib: 512 });
+    let prediction = predicted(start, b"pei").unwrap();
+    // All that is predicted, with what `change` makes of it; every event of a type whose data is not looked at.
+    let log = |locality: Option<u8>, change: &dyn Fn(&mut Vec<PcrEvent>)| {
+        let mut events = prediction.events.clone();
+        change(&mut events);
+        let mut log = header(0, &[(ALG_SHA256, 32)]);
+        if let Some(locality) = locality {
+            record(
+                &mut log,
+                0,
+                NO_ACTION,
+                &[(ALG_SHA256, &[0; 32])],
+                &[b"StartupLocality\0".as_slice(), &[locality]].concat(),
+            );
+        }
+        for event in events {
+            record(
+                &mut log,
+                u32::from(event.pcr),
+                PLATFORM_FIRMWARE_BLOB2,
+                &[(ALG_SHA256, event.digest.as_bytes())],
+                b"",
+            );
+        }
+        log
+    };
+    assert_eq!(check_recorded(&log(None, &|_| {}), &prediction), Ok(()));
+    assert_eq!(check_recorded(&log(Some(0), &|_| {}), &prediction), Ok(()));
+    let another_boot = log(None, &|events| events.retain(|event| ![4, 5, 9].contains(&event.pcr)));
+    assert_eq!(check_recorded(&another_boot, &prediction), Ok(()), "what is booted may be another system");
+    let register = |log: Vec<u8>| match check_recorded(&log, &prediction) {
+        Err(RecordError::Contradicts { pcr, what }) => (pcr, what),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(register(log(Some(3), &|_| {})).0, 0, "StartupLocality 3");
+    for number in 0..prediction.events.len() {
+        let pcr = prediction.events[number].pcr;
+        if [4, 5, 9].contains(&pcr) {
+            continue;
+        }
+        let (named, what) = register(log(None, &|events| events[number].digest = sha256(b"another")));
+        assert_eq!((named, what), (pcr, format!("another value for the {}", prediction.events[number].what)));
+        assert_eq!(register(log(None, &|events| drop(events.remove(number)))).0, pcr);
+        assert_eq!(register(log(None, &|events| events.push(events[number].clone()))).0, pcr);
+    }
 }
 
 #[test]
