@@ -120,16 +120,50 @@ fn an_agent_that_is_not_measured_is_not_named() {
     folder.write("compressed", &[&[0x1f, 0x8b], good.as_slice()].concat());
     folder.write("inside", &archive(&[("init", b"agent"), ("conf", b"....config....")]));
     folder.write("cut", &good[..good.len() - 1]);
+    folder.write("compressed-after", &[good.as_slice(), &[0x1f, 0x8b]].concat());
+    folder.write("decoy", &archive(&[("init", b"evil"), ("decoy", b"agent"), ("conf", b"config")]));
+    folder.write(
+        "not-executable",
+        &String::from_utf8(good.clone()).unwrap().replace("000081ed", "000081a4").into_bytes(),
+    );
+    folder.write("no-init", &archive(&[("sbin", b"agent"), ("conf", b"config")]));
     for (initrd, cause) in [
         ("foreign", "\"config\" is not inside"),
         ("replaced", "\"config\" is not inside"),
         ("inside", "\"config\" is not inside"),
         ("compressed", "compressed with gzip"),
+        ("compressed-after", "compressed with gzip"),
+        ("decoy", "the kernel starts \"/init\" of this initrd, and that is not \"agent\": there is another file"),
+        ("not-executable", "it is not executable there"),
+        ("no-init", "no plain file"),
         ("cut", "cut short"),
     ] {
         let refusal = refuse(&folder.0, &format!("snp --ovmf OVMF.fd --kernel kernel --initrd {initrd} {named}"), 3);
         assert!(refusal.contains(cause), "{initrd}: {refusal}");
     }
+}
+
+/// The command line decides what the kernel starts; an agent elsewhere is named only when that is asked for.
+#[test]
+fn an_agent_that_the_kernel_does_not_start_is_named_on_demand_alone() {
+    let folder = Folder::new("service");
+    folder.write("initrd", &archive(&[("a", b"agent"), ("init", b"other"), ("z", b"agent"), ("conf", b"config")]));
+    let named = "snp --ovmf OVMF.fd --kernel kernel --initrd initrd --agent agent --config config --name payments";
+    let recorded = |output: &std::process::Output| {
+        let values = ReferenceValues::from_toml(std::str::from_utf8(&output.stdout).unwrap()).unwrap();
+        values.made_from.unwrap().initrd.unwrap().agent
+    };
+    assert!(refuse(&folder.0, named, 3).contains("--agent-path"));
+    let started = run(&folder.0, &format!("{named} --append rdinit=/z"));
+    assert_eq!((recorded(&started).as_deref(), started.stderr.as_slice()), (Some("z"), &b""[..]));
+    assert!(refuse(&folder.0, &format!("{named} --append rdinit=/init"), 3).contains("another file"));
+    assert!(refuse(&folder.0, &format!("{named} --append noinitrd"), 3).contains("noinitrd"));
+    let service = run(&folder.0, &format!("{named} --agent-path /z"));
+    assert_eq!(recorded(&service).as_deref(), Some("z"));
+    let said = String::from_utf8(service.stderr).unwrap();
+    assert!(said.contains("nothing makes the kernel start the agent at /z: it starts /init"), "{said}");
+    assert!(refuse(&folder.0, &format!("{named} --agent-path /init"), 3).contains("another file"));
+    assert!(refuse(&folder.0, "snp --ovmf OVMF.fd --agent-path /z", 2).contains("--agent"));
 }
 
 #[test]

@@ -176,7 +176,7 @@ fn a_recorded_machine_makes_reference_values() {
     folder.write("config", b"config");
     let mut archive = Vec::new();
     for (name, contents) in [("init", &b"agent"[..]), ("conf", b"config"), ("TRAILER!!!", b"")] {
-        let numbers = [1, 0o100_644, 0, 0, 1, 0, contents.len(), 0, 0, 0, 0, name.len() + 1, 0];
+        let numbers = [1, 0o100_755, 0, 0, 1, 0, contents.len(), 0, 0, 0, 0, name.len() + 1, 0];
         archive.extend(b"070701");
         archive.extend(numbers.iter().flat_map(|number| format!("{number:08x}").into_bytes()));
         archive.extend([name.as_bytes(), b"\0"].concat());

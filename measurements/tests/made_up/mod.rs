@@ -39,7 +39,7 @@ pub(crate) fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, content) in files.iter().chain([&("TRAILER!!!", &b""[..])]) {
         out.extend(b"070701");
-        for field in [0, 0o100_644, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, name.len() + 1, 0] {
+        for field in [0, 0o100_755, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, name.len() + 1, 0] {
             out.extend(format!("{field:08x}").bytes());
         }
         for bytes in [[name.as_bytes(), b"\0"].concat().as_slice(), content] {

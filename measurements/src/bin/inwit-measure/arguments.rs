@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use inwit_measurements::reference::{Form, Moment, Stated, Validity};
 
+use crate::agent::Inside;
 use crate::convert::ConvertArguments;
 use crate::explain::ExplainArguments;
 use crate::files::Failure;
@@ -105,6 +106,13 @@ pub(crate) struct OutputArguments {
     /// The inwit-guest file inside the image.
     #[arg(long, value_name = "FILE", global = true, requires_all = ["config", "name"])]
     pub(crate) agent: Option<PathBuf>,
+    /// Where the agent is inside the initrd, if it is a service. Without this it must be what the kernel starts: rdinit= of
+    /// the command line, else /init.
+    #[arg(long, value_name = "PATH", global = true, requires = "agent")]
+    pub(crate) agent_path: Option<String>,
+    /// Where the check found agent and configuration.
+    #[arg(skip)]
+    pub(crate) inside: Option<Inside>,
     /// Its measured configuration file.
     #[arg(long, value_name = "FILE", global = true, requires = "agent")]
     pub(crate) config: Option<PathBuf>,

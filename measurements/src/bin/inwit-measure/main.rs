@@ -28,11 +28,14 @@ use inwit_measurements::reference::Form;
 use report::Printed;
 
 fn main() -> ExitCode {
-    let Arguments { command, output } = Arguments::parse();
+    let Arguments { command, mut output } = Arguments::parse();
     let progress = progress::Progress::begin();
     let printed = admissible(&command, &output)
         .and_then(|()| agent::check(&command, &output))
-        .and_then(|()| computed(&command, &output))
+        .and_then(|inside| {
+            output.inside = inside;
+            computed(&command, &output)
+        })
         .and_then(printable);
     drop(progress);
     let differ = matches!(printed, Ok(Printed::Differ(_)));

@@ -83,6 +83,10 @@ pub(crate) fn record(
         (&file_name(agent), read(agent, FileKind::Agent)?),
         (&file_name(config), read(config, FileKind::Configuration)?),
     );
+    if let (Some(initrd), Some(inside)) = (&mut record.initrd, &output.inside) {
+        // The same bytes may be at several paths: what was checked is recorded.
+        (initrd.agent, initrd.configuration) = (Some(inside.agent.clone()), Some(inside.configuration.clone()));
+    }
     Ok(Some(record))
 }
 
