@@ -212,7 +212,16 @@ fn compression(bytes: &[u8]) -> Option<Compression> {
     COMPRESSIONS.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|(_, compression)| *compression)
 }
 
+/// What a newc header begins with, without and with a checksum.
+const MAGICS: [&[u8]; 2] = [b"070701", b"070702"];
+
 fn member(bytes: &[u8], start: usize, archive: usize) -> Result<Member<'_>, InitrdError> {
+    let magic = bytes.get(start..).unwrap_or_default();
+    let magic = magic.get(..MAGICS[0].len()).unwrap_or(magic);
+    // Any other file is told as such, however short it is.
+    if !MAGICS.iter().any(|whole| whole.starts_with(magic)) {
+        return Err(InitrdError::Foreign(start));
+    }
     let header = take(bytes, start, HEADER_BYTES)?;
     let (digits, summed) = match (header.strip_prefix(b"070701"), header.strip_prefix(b"070702")) {
         (Some(digits), _) => (digits, false),
@@ -365,6 +374,10 @@ mod tests {
         };
         assert_eq!(Initrd::read(&[]), Err(InitrdError::Empty));
         assert_eq!(Initrd::read(&[0; 64]), Err(InitrdError::Empty));
+        for text in [&b"not an archive"[..], b"x", &[b'x'; 200]] {
+            assert_eq!(Initrd::read(text), Err(InitrdError::Foreign(0)), "not cut short: it is none");
+        }
+        assert_eq!(Initrd::read(&good[..4]), Err(InitrdError::CutShort(0)));
         assert_eq!(Initrd::read(&good[..124]), Err(InitrdError::CutShort(124)), "no trailer");
         assert_eq!(spoil(5, b"3"), InitrdError::Foreign(0));
         assert_eq!(spoil(7, b"+"), InitrdError::Field(6));
@@ -383,7 +396,7 @@ mod tests {
         let trailer = archive(&[(0, 0o100_644, 1, TRAILER, b"hidden")]);
         assert_eq!(Initrd::read(&trailer), Err(InitrdError::Contents(0)));
         assert_eq!(Initrd::read(&[good.as_slice(), b"\0x"].concat()), Err(InitrdError::Padding(good.len() + 1)));
-        assert_eq!(Initrd::read(&[good.as_slice(), b"noise"].concat()), Err(InitrdError::CutShort(good.len())));
+        assert_eq!(Initrd::read(&[good.as_slice(), b"noise"].concat()), Err(InitrdError::Foreign(good.len())));
         let noise = [good.as_slice(), &[b'n'; HEADER_BYTES]].concat();
         assert_eq!(Initrd::read(&noise), Err(InitrdError::Foreign(good.len())));
     }

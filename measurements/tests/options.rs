@@ -167,3 +167,44 @@ fn empty_and_endless_files_are_refused_by_name() {
         );
     }
 }
+
+/// A digest alone does not say that it is of one vCPU: whoever forgot --vcpus is told.
+#[test]
+fn a_digest_says_its_shape() {
+    let folder = Folder::new("shape");
+    let output = made_up::command(&folder.0, "snp --ovmf OVMF.fd").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("for 1 vCPU, CPU EPYC-v4 (0x00800f12), guest features 0x1, qemu"), "{said}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let shape = "--vcpus 3 --vcpu-type EPYC-Milan --guest-features 0x21";
+    let json = succeed(&folder.0, &format!("snp --ovmf OVMF.fd {shape} --json"));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((json["vcpus"].as_u64(), json["cpu"].as_str()), (Some(3), Some("EPYC-Milan")));
+    assert_eq!((json["guest_features"].as_str(), json["vmm"].as_str()), (Some("0x21"), Some("qemu")));
+    assert_eq!(json["platform"].as_str(), Some("snp"));
+    let again = succeed(&folder.0, &format!("snp --ovmf OVMF.fd {shape}"));
+    assert_eq!(again, format!("launch_digest {}\n", json["launch_digest"].as_str().unwrap()));
+    assert_ne!(again, text);
+}
+
+/// One folder for several clouds keeps the files of each.
+#[test]
+fn names_of_files_tell_the_vmm() {
+    let folder = Folder::new("vmm-names");
+    let random = ring::rand::SystemRandom::new();
+    let algorithm = &ring::signature::ECDSA_P384_SHA384_FIXED_SIGNING;
+    folder.write("id.der", ring::signature::EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap().as_ref());
+    let snp = "snp --ovmf OVMF.fd --id-key id.der --output-dir out";
+    let names = ["qemu", "ec2", "gce"].map(|vmm| succeed(&folder.0, &format!("{snp} --vmm-type {vmm}")));
+    assert_eq!(names[0], "out/EPYC-v4-1-0x1.id-block\nout/EPYC-v4-1-0x1.id-auth\n");
+    assert_eq!(names[1], "out/EPYC-v4-1-0x1-ec2.id-block\nout/EPYC-v4-1-0x1-ec2.id-auth\n");
+    assert!(names[2].contains("-gce."));
+}
+
+#[test]
+fn what_is_no_archive_is_told_as_such() {
+    let folder = Folder::new("no-archive");
+    folder.write("short", b"no archive");
+    let boot = format!("snp --ovmf OVMF.fd --kernel kernel --initrd short {NAMED}");
+    assert!(refuse(&folder.0, &boot, 3).contains("no newc archive"));
+}

@@ -2,6 +2,7 @@
 //!
 //! Not trusted: the name given by the caller, which the Reference Values check. Never computes.
 
+use std::io::Write;
 use std::path::Path;
 
 use inwit_measurements::Digest;
@@ -42,10 +43,20 @@ impl Row {
 /// One launch as its bare values or its Reference Values, several as a table, as JSON, or as one document of RVPS.
 pub(super) fn print(rows: &[Row], record: Option<&MadeFrom>, output: &OutputArguments) -> Result<Printed, Failure> {
     match (rows, output.form()) {
-        ([Row { digest, id_block: Some(signed), .. }], None) => {
+        ([Row { digest, shape, id_block: Some(signed) }], None) => {
+            say(shape);
             Ok((format!("launch_digest {digest}\n") + &lines(&fields(signed))).into())
         }
-        ([one], Some(Form::Json)) if one.id_block.is_some() => Ok(one.json().to_string().into()),
+        ([one], Some(Form::Json)) if output.agent.is_none() => {
+            let mut json = one.json();
+            // As bare values of every platform have it.
+            json["platform"] = json!(one.measured())["platform"].take();
+            Ok(json.to_string().into())
+        }
+        ([one], None) if output.agent.is_none() => {
+            say(&one.shape);
+            render(&Values::Whole(one.measured()), None, output)
+        }
         ([one], _) => render(&Values::Whole(one.measured()), record.map(|record| one.shape.of(record)), output),
         (all, None) => Ok(table(all).into()),
         (all, Some(Form::Json)) => Ok(all.iter().map(Row::json).collect::<Value>().to_string().into()),
@@ -54,6 +65,11 @@ pub(super) fn print(rows: &[Row], record: Option<&MadeFrom>, output: &OutputArgu
             document(&all, form, output)
         }
     }
+}
+
+/// Which shape a digest is of, where scripts do not look for it.
+fn say(shape: &Shape) {
+    let _ = writeln!(std::io::stderr(), "inwit-measure: {}", shape.words());
 }
 
 /// A line for each shape, with a heading.

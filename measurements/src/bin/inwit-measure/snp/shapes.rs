@@ -68,10 +68,11 @@ pub(super) struct Shape {
     pub(super) vmm: Vmm,
 }
 
-/// Tells shapes of one call apart in names of files: `EPYC-Milan-4-0x1`.
+/// Tells shapes apart in names of files: `EPYC-Milan-4-0x1`, and `EPYC-v4-1-0x1-ec2` of another VMM than QEMU.
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{:#x}", self.cpu.name, self.vcpus, self.features.raw())
+        write!(f, "{}-{}-{:#x}", self.cpu.name, self.vcpus, self.features.raw())?;
+        if self.vmm == Vmm::Qemu { Ok(()) } else { write!(f, "-{}", self.vmm) }
     }
 }
 
@@ -88,6 +89,18 @@ impl Shape {
             ..MachineShape::default()
         };
         MadeFrom { machine, ..record.clone() }
+    }
+
+    /// For people: on standard error beside one digest, which would not be told to belong to defaults otherwise.
+    pub(super) fn words(&self) -> String {
+        let Self { vcpus, cpu, features, vmm } = self;
+        let plural = if vcpus.get() == 1 { "" } else { "s" };
+        format!(
+            "for {vcpus} vCPU{plural}, CPU {} ({}), guest features {:#x}, {vmm}",
+            cpu.name,
+            cpu.signature,
+            features.raw()
+        )
     }
 
     /// For programs.
