@@ -9,13 +9,15 @@
 mod describe;
 mod encode;
 mod path;
+mod proof;
 mod replay;
 mod text;
 
-pub use describe::{Description, Proof, describe};
+pub use describe::{Description, describe};
 pub use encode::encode_ccel;
 #[cfg(test)]
 pub(crate) use encode::{header, record};
+pub use proof::Proof;
 pub use replay::{CcReplay, Replay, replay_ccel, replay_sha256};
 
 use thiserror::Error;

@@ -6,30 +6,15 @@
 //! Not trusted: the data. Where a digest is not that of the data, the words are only what the log claims. Never decides
 //! whether an event is good.
 
-use ring::digest::{Algorithm, SHA256, SHA384, digest};
-
+use super::LogEvent;
 use super::path::shown_path;
+use super::proof::{Proof, is_whole, named_by_tag, proof, tag_text};
 use super::text::{is_wide, shown, shown_guid, shown_wide};
-use super::{ALG_SHA256, ALG_SHA384, LogEvent};
-use crate::bytes::{array_at, index, slice_at, u16_at, u32_at, u64_at};
+use crate::bytes::{array_at, slice_at, u16_at, u64_at};
 use crate::uefi::{event_type, parse_variable};
 
 /// Most partitions and boot options that are named.
 const MAX_NAMED: usize = 16;
-/// What GRUB and shim put before the text that they hash.
-const PREFIXES: [&[u8]; 4] = [b"grub_cmd: ", b"grub_cmd ", b"kernel_cmdline: ", b"grub_kernel_cmdline "];
-
-/// How the digest of an event is tied to what its record shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Proof {
-    /// It is the hash of the data, of the variable in them, or of the text in them.
-    Data,
-    /// It is the hash of something that is not in the log: the words are the log's claim.
-    Elsewhere,
-    /// The event extends nothing.
-    NotMeasured,
-}
-
 /// One event in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
@@ -49,8 +34,10 @@ pub fn describe(event: &LogEvent<'_>) -> Description {
         // The name is measured first, then the contents, both under the name.
         Some(name) if proof == Proof::Data => format!("name of section {name} of a unified kernel image"),
         Some(name) => format!("contents of section {name} of a unified kernel image"),
+        None if event.event_type == event_type::IPL => boot_loader(event.data, is_whole(event)),
         None => words(event.event_type, event.data),
     };
+    let words = if proof == Proof::Label { format!("no more than the label of: {words}") } else { words };
     Description { type_name: event_type::type_name(event.event_type), words, proof }
 }
 
@@ -61,38 +48,6 @@ fn section(event: &LogEvent<'_>) -> Option<String> {
         && (4..=16).contains(&name.len())
         && name.chunks_exact(2).all(|pair| matches!(pair, [b'.' | b'a'..=b'z', 0]));
     plain.then(|| shown_wide(name))
-}
-
-fn proof(event: &LogEvent<'_>) -> Proof {
-    if event.event_type == event_type::NO_ACTION {
-        return Proof::NotMeasured;
-    }
-    let measured: Vec<(&'static Algorithm, &[u8])> = event
-        .digests
-        .iter()
-        .filter_map(|(algorithm, bytes)| match *algorithm {
-            ALG_SHA256 => Some((&SHA256, *bytes)),
-            ALG_SHA384 => Some((&SHA384, *bytes)),
-            _ => None,
-        })
-        .collect();
-    let is = |data: &[u8]| {
-        !measured.is_empty() && measured.iter().all(|(algorithm, bytes)| digest(algorithm, data).as_ref() == *bytes)
-    };
-    let data = event.data;
-    let variable = parse_variable(data).is_some_and(|(_, _, data)| is(data));
-    // Texts are hashed without the NUL that ends them in the log (after which some loaders log a stray byte), or with
-    // it; names of sections in ASCII.
-    let text = || {
-        let text = data.split(|byte| *byte == 0).next().unwrap_or_default();
-        let ended = data.get(..=text.len()).unwrap_or(text);
-        let narrow: Vec<u8> = data.iter().step_by(2).copied().collect();
-        let within = |text: &[u8]| is(text) || PREFIXES.iter().filter_map(|prefix| text.strip_prefix(*prefix)).any(is);
-        within(text)
-            || within(ended)
-            || (is_wide(data) && (is(&narrow) || is(data.strip_suffix(&[0, 0]).unwrap_or(data))))
-    };
-    if is(data) || variable || (event.event_type == event_type::IPL && text()) { Proof::Data } else { Proof::Elsewhere }
 }
 
 fn words(kind: u32, data: &[u8]) -> String {
@@ -120,7 +75,6 @@ fn words(kind: u32, data: &[u8]) -> String {
         event_type::PLATFORM_FIRMWARE_BLOB2 => described(data).map(|(name, rest)| blob(&shown(name), rest)),
         event_type::PLATFORM_FIRMWARE_BLOB => Some(blob("a firmware volume", data)),
         event_type::EVENT_TAG => tagged(data),
-        event_type::IPL => Some(boot_loader(data)),
         _ => None,
     };
     known.filter(|words| !words.is_empty()).unwrap_or_else(|| match data {
@@ -195,7 +149,11 @@ fn load_option(data: &[u8]) -> Option<String> {
     let rest = data.get(6..)?;
     let end = rest.chunks_exact(2).position(|pair| pair == [0, 0])? * 2;
     let path = slice_at(rest, end + 2, length)?;
-    Some(format!("\"{}\" at {}", shown_wide(rest.get(..end)?), shown_path(path)))
+    let options = match rest.len() - (end + 2 + length) {
+        0 => String::new(),
+        more => format!(", with {} of options for it", bytes(more)),
+    };
+    Some(format!("\"{}\" at {}{options}", shown_wide(rest.get(..end)?), shown_path(path)))
 }
 
 /// UEFI_IMAGE_LOAD_EVENT: location, length in memory, link address and length of the path, each u64; path.
@@ -240,25 +198,33 @@ fn blob(name: &str, rest: &[u8]) -> String {
     }
 }
 
-/// TCG_PCClientTaggedEvent: id u32, length u32, data. Some kernels log the text alone.
+/// A tagged event's text, or what its label stands for; all data when there is more than one text in them.
 fn tagged(data: &[u8]) -> Option<String> {
-    let inner = u32_at(data, 4).and_then(index).and_then(|length| slice_at(data, 8, length));
-    let text = inner.unwrap_or(data);
-    Some(match text.split(|byte| *byte == 0).next()? {
-        b"LOADED_IMAGE::LoadOptions" => "command line, as the kernel's EFI stub got it".to_owned(),
-        b"Linux initrd" => "initial ramdisk, as the kernel's EFI stub loaded it".to_owned(),
-        other => shown(other),
-    })
+    if let Some(what) = named_by_tag(data) {
+        return Some(what.to_owned());
+    }
+    let text = tag_text(data);
+    Some(shown(text.strip_suffix(&[0]).unwrap_or(text)))
 }
 
-/// EV_IPL: text of boot loaders and stubs, ASCII or UTF-16.
-fn boot_loader(data: &[u8]) -> String {
-    let text = if is_wide(data) {
-        shown_wide(data.strip_suffix(&[0, 0]).unwrap_or(data))
-    } else {
-        shown(data.split(|byte| *byte == 0).next().unwrap_or_default())
-    };
-    format!("boot loader: {text}")
+/// EV_IPL: text of boot loaders and stubs, ASCII or UTF-16. What follows a NUL is shown when it was measured, and
+/// counted when it was not.
+fn boot_loader(data: &[u8], whole: bool) -> String {
+    let text = if is_wide(data) { data.strip_suffix(&[0, 0]) } else { data.strip_suffix(&[0]) }.unwrap_or(data);
+    if is_wide(data) {
+        return format!("boot loader: {}", shown_wide(text));
+    }
+    let first = text.split(|byte| *byte == 0).next().unwrap_or_default();
+    match text.len() - first.len() {
+        0 => format!("boot loader: {}", shown(first)),
+        _ if !whole && text.iter().skip(first.len()).all(|byte| *byte == 0) => format!("boot loader: {}", shown(first)),
+        _ if whole => format!("boot loader: {}", shown(text)),
+        more => format!("boot loader: {}, and {} behind its end", shown(first), bytes(more)),
+    }
+}
+
+fn bytes(count: usize) -> String {
+    if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") }
 }
 
 #[cfg(test)]
@@ -267,6 +233,7 @@ mod tests {
 
     use super::*;
     use crate::digest::{Digest, sha384};
+    use crate::eventlog::ALG_SHA384;
     use crate::uefi::{BOOT_0000, BOOT_ORDER, GLOBAL_VARIABLE, variable};
 
     fn described_as(event_type: u32, data: &[u8], digest: Digest<48>) -> (String, Proof) {
@@ -275,8 +242,42 @@ mod tests {
         (words, proof)
     }
 
+    /// Words without those that say that only the label was measured.
     fn of(event_type: u32, data: &[u8]) -> String {
-        described_as(event_type, data, sha384(data)).0
+        let (words, proof) = described_as(event_type, data, sha384(data));
+        let label = words.strip_prefix("no more than the label of: ");
+        assert_eq!(label.is_some(), proof == Proof::Label, "{words}");
+        label.unwrap_or(&words).to_owned()
+    }
+
+    #[test]
+    fn the_digest_of_a_label_proves_nothing_of_what_it_names() {
+        let tag = [&0x8f3b_22edu32.to_le_bytes()[..], &26u32.to_le_bytes(), b"LOADED_IMAGE::LoadOptions\0"].concat();
+        let line = "command line, as the kernel's EFI stub got it";
+        let of_label = described_as(event_type::EVENT_TAG, &tag, sha384(&tag));
+        assert_eq!(of_label, (format!("no more than the label of: {line}"), Proof::Label));
+        assert_eq!(described_as(event_type::EVENT_TAG, &tag, sha384(b"quiet")), (line.to_owned(), Proof::Elsewhere));
+        let other = [&7u32.to_le_bytes()[..], &6u32.to_le_bytes(), b"a\0 b\0\0"].concat();
+        let whole = described_as(event_type::EVENT_TAG, &other, sha384(&other));
+        assert_eq!(whole, (r"a\x00 b\x00".to_owned(), Proof::Data), "the text itself is what was measured");
+        let variable = variable(GLOBAL_VARIABLE, "BootOrder", &BOOT_ORDER);
+        for (kind, data) in [
+            (event_type::PLATFORM_CONFIG_FLAGS, &b"ACPI DATA"[..]),
+            (event_type::HANDOFF_TABLES2, b"\x09TdxTable\0"),
+            (event_type::BOOT_SERVICES_APPLICATION, &[0; 32]),
+            (event_type::PLATFORM_FIRMWARE_BLOB2, b"\x03cfv"),
+            (0x9999, &variable),
+        ] {
+            assert_eq!(described_as(kind, data, sha384(data)).1, Proof::Label, "{kind:#x}");
+            assert_eq!(described_as(kind, data, sha384(&BOOT_ORDER)).1, Proof::Elsewhere, "{kind:#x}");
+        }
+    }
+
+    #[test]
+    fn what_a_boot_option_hands_over_is_counted() {
+        let option = [&BOOT_0000[..], b"init=/bin/sh"].concat();
+        let told = of(event_type::VARIABLE_BOOT, &variable(GLOBAL_VARIABLE, "Boot0000", &option));
+        assert!(told.ends_with("), with 12 bytes of options for it"), "{told}");
     }
 
     #[test]
@@ -322,7 +323,10 @@ mod tests {
         let section = |measured: &[u8]| described_as(event_type::IPL, linux, sha384(measured)).0;
         assert_eq!(section(b".linux\0"), "name of section .linux of a unified kernel image");
         assert_eq!(section(b"kernel"), "contents of section .linux of a unified kernel image");
-        assert_eq!(of(event_type::IPL, b"grub_cmd set\0x"), "boot loader: grub_cmd set");
+        assert_eq!(of(event_type::IPL, b"grub_cmd set\0"), "boot loader: grub_cmd set");
+        assert_eq!(of(event_type::IPL, b"benign\0 evil=1"), r"boot loader: benign\x00 evil=1");
+        let stray = described_as(event_type::IPL, b"grub_cmd set\0x", sha384(b"set"));
+        assert_eq!(stray, ("boot loader: grub_cmd set, and 2 bytes behind its end".to_owned(), Proof::Data));
         assert_eq!(of(event_type::EVENT_TAG, b"\0"), r"\x00", "a text without a character");
         assert_eq!(of(0x9999, b""), "an event of another type without data");
         assert_eq!(of(event_type::HANDOFF_TABLES2, b""), "EV_EFI_HANDOFF_TABLES2 without data");

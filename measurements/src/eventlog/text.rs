@@ -19,7 +19,8 @@ pub(super) fn shown(bytes: &[u8]) -> String {
 pub(super) fn shown_wide(bytes: &[u8]) -> String {
     let units = bytes.chunks_exact(2).filter_map(|pair| u16_at(pair, 0));
     let characters = char::decode_utf16(units).map(|character| character.map_err(|broken| broken.unpaired_surrogate()));
-    bounded(escape_characters(characters, CLOSING), bytes.len())
+    let odd = bytes.chunks_exact(2).remainder().iter().map(|byte| format!("\\x{byte:02x}"));
+    bounded(escape_characters(characters, CLOSING).chain(odd), bytes.len())
 }
 
 /// Whether these bytes are UTF-16LE: every other byte zero, at least one character.
@@ -62,6 +63,7 @@ mod tests {
         assert_eq!(shown(b"a\x1b[2J\xff\n"), r"a\x1b[2J\xff\n");
         let wide: Vec<u8> = "a\u{1b}\u{202e}ä\\".encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert_eq!(shown_wide(&wide), r"a\u{1b}\u{202e}\u{e4}\");
+        assert_eq!(shown_wide(b"a\0b"), r"a\x62", "no byte is dropped");
         assert_eq!(shown_wide(&[0, 0xd8, 0x41, 0]), r"\u{d800}A");
         assert!(shown(&[b'x'; 1000]).ends_with("... (1000 bytes)"));
     }

@@ -194,6 +194,7 @@ fn register(log: &Log<'_>, event: &LogEvent<'_>) -> String {
 const fn proof(proof: Proof) -> &'static str {
     match proof {
         Proof::Data => "proved",
+        Proof::Label => "label",
         Proof::Elsewhere => "claimed",
         Proof::NotMeasured => "not measured",
     }
@@ -227,7 +228,8 @@ fn in_words(log: &Log<'_>, compared: &[Compared<'_>]) -> String {
         let (register, proof) = (register(log, event), proof(description.proof));
         text += &format!("{number:>4} {register:<6} {proof:<8} {}\n", escaped(&description.words, &[]));
     }
-    text += "\nproved: the digest is that of the data in the log. claimed: it is of something that the log does not hold.\n\n";
+    text += "\nproved: the digest is that of the data in the log. claimed: it is of something that the log does not hold. \
+             label: it is that of a name in the log; what is named was not measured.\n\n";
     for Compared { name, value, reported, outcome } in compared {
         text += &format!("{name} {}{}\n", value.or(*reported).unwrap_or_default(), outcome.words());
     }
