@@ -58,6 +58,18 @@ fn what_is_not_measured_is_refused_in_any_order() {
             refuse(&folder.0, &arguments, 2);
         }
     }
+    let machine_log = "--ovmf OVMF.fd --memory 512 --kernel kernel --machine-log guest.igvm";
+    for then in [
+        "--profile 1",
+        "--fw-cfg a=agent",
+        "--authority agent",
+        "--boot-variable a=agent",
+        "--acpi-loader agent --acpi-rsdp agent",
+    ] {
+        for arguments in orders("tdx", machine_log, then) {
+            refuse(&folder.0, &arguments, 2);
+        }
+    }
     let digest = sha256(b"event");
     for (first, then) in [
         ("--log guest.igvm --initrd initrd", NAMED),

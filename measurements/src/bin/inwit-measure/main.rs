@@ -78,6 +78,7 @@ fn admissible(command: &Command, output: &OutputArguments) -> Result<(), Failure
     }
     match command {
         Command::Snp(snp) => snp.check(output),
+        Command::Tdx(tdx) => tdx.check(),
         Command::Vtpm(vtpm) => vtpm.check(output),
         _ => Ok(()),
     }

@@ -4,6 +4,7 @@
 
 mod caveats;
 mod inputs;
+mod rules;
 mod source;
 
 use std::path::PathBuf;
