@@ -14,6 +14,7 @@ mod files;
 mod launch;
 mod log;
 mod record;
+mod records;
 mod words;
 
 pub use actual::{Actual, ActualError, Registers, registers};
@@ -205,7 +206,7 @@ pub fn explain(question: &Question<'_>, watch: &mut dyn FnMut(u64)) -> Explanati
     if expected.is_empty() {
         return alike(question, &measured);
     }
-    if let Some(findings) = recorded(question) {
+    if let Some(findings) = records::launched(question, &expected, &actual) {
         return answer(&findings, Certainty::Record, 0, Vec::new());
     }
     let outcome = match &question.expected.measured {
@@ -216,6 +217,7 @@ pub fn explain(question: &Question<'_>, watch: &mut dyn FnMut(u64)) -> Explanati
             None => boot::explain(question, &expected, &measured, &mut search),
         },
     };
+    let outcome = records::booted(question, &expected, &actual, outcome);
     answer(&outcome.findings, outcome.certainty, search.tried, outcome.next)
 }
 
@@ -285,13 +287,6 @@ fn other_agent(question: &Question<'_>) -> Option<(Component, &'static str)> {
         (true, false) => Some((Component::Configuration, "agent's configuration")),
         (true, true) => None,
     }
-}
-
-/// What the records of both say, when both have one.
-fn recorded(question: &Question<'_>) -> Option<Vec<Finding>> {
-    let actual = question.actual.values.as_ref()?.made_from.as_ref()?;
-    let findings = record::differences(question.expected.made_from.as_ref()?, actual);
-    (!findings.is_empty()).then_some(findings)
 }
 
 /// On Azure the hardware measures the paravisor, which is Azure's and of which no file is at hand.

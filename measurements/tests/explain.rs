@@ -184,6 +184,9 @@ fn files_at_hand_are_tried() {
     assert!(told.starts_with("The initrd differs: its file `/motd` was replaced by `motd`.\n"), "{told}");
     let told = folder.explain(&format!("{} --initrd initrd", digest(&other)), 3);
     assert!(told.starts_with("The initrd differs: its file `/motd` has other contents.\n"), "{told}");
+    assert!(told.contains("told by the record alone"), "{told}");
+    let told = folder.explain(&format!("{} --initrd initrd --initrd expected.cpio", digest(&other)), 3);
+    assert!(told.contains("`/motd` has other contents") && !told.contains("by the record alone"), "{told}");
     let told = folder.explain(&format!("{} --budget 10", digest(&other)), 3);
     assert!(told.contains("Tried: 10 combinations") && told.contains("--budget"), "{told}");
 }
@@ -236,4 +239,46 @@ fn what_was_not_compared_is_not_the_same() {
     assert!(told.starts_with("The agent's configuration that the two name differs"), "{told}");
     folder.write("twice", format!("pcr7 {}\n{}", sha256(b"8"), lines(&[4, 7])).as_bytes());
     assert!(folder.refused("explain expected.toml twice", 3).contains("pcr7 is given twice"));
+}
+
+/// What a record says is used only where it gives the registers that it stands beside.
+#[test]
+fn a_record_that_does_not_fit_proves_nothing() {
+    let folder = Folder::new("misfit");
+    let measures = |line: &str| {
+        let wide: Vec<u8> = format!("{line}\0").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        sha256(&wide)
+    };
+    let register = |line: &str| sha256(&[[0; 32], *measures(line).as_bytes()].concat());
+    let values = |file: &str, measured: &str, line: &str, events: bool| {
+        let event = format!(
+            "[{{\"register\": \"pcr9\", \"part\": \"command-line\", \"measures\": \"cmd\", \"digest\": \"{}\"}}]",
+            measures(line)
+        );
+        let text = format!(
+            "{{\"name\": \"n\", \"agent\": {{\"executable\": \"{0}\", \"configuration\": \"{0}\"}}, \"measured\": {{\"platform\": \
+             \"vtpm\", \"pcrs\": {{\"9\": \"{measured}\"}}}}, \"made_from\": {{\"command_line\": \"{line}\", \"events\": {1}}}}}",
+            sha256(b"agent"),
+            if events { event.as_str() } else { "[]" }
+        );
+        folder.write(file, text.as_bytes());
+    };
+    let unrelated = sha256(b"unrelated").to_string();
+    folder.write("actual", format!("pcr9 {}\n", register("ro")).as_bytes());
+    values("expected.toml", &register("ro quiet").to_string(), "ro quiet", true);
+    assert!(folder.explain("actual", 3).contains("How sure: proved"));
+    values("expected.toml", &unrelated, "ro quiet", true);
+    let told = folder.explain("actual", 3);
+    assert!(!told.contains("proved") && told.contains("do not fit together: for pcr9"), "{told}");
+
+    // Two records: believed where both give their registers, not where nothing does.
+    values("expected.toml", &register("one two three").to_string(), "one two three", true);
+    values("other", &register("four five six").to_string(), "four five six", true);
+    let told = folder.explain("other", 3);
+    assert!(told.starts_with("The command line differs: ") && told.contains("told by the records"), "{told}");
+    values("expected.toml", &unrelated, "one two three", false);
+    values("other", &register("four five six").to_string(), "four five six", false);
+    let told = folder.explain("other", 3);
+    assert!(told.contains("only narrowed down") && told.contains("nothing measured vouches for it"), "{told}");
+    assert!(!told.starts_with("The command line differs: w"), "{told}");
 }

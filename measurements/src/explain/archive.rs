@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::words::shown;
 use super::{Candidate, Candidates, Component, Finding};
 use crate::initrd::{Initrd, Member, TYPE_FILE, TYPE_MASK};
-use crate::made_from::{InitrdRecord, Role};
+use crate::made_from::{InitrdRecord, MadeFrom, Role};
 
 /// Bytes of all changed archives together, at most: a few seconds of hashing.
 const MAX_CHANGED_BYTES: usize = 4 << 30;
@@ -139,6 +139,36 @@ fn component(path: &str, record: Option<&InitrdRecord>) -> Component {
         Some(record) if is(&record.configuration) => Component::Configuration,
         _ => Component::InitrdFile,
     }
+}
+
+/// Another initrd, and which of its files make the difference when both can be looked into. What the expected one holds
+/// is read from its bytes where they are at hand; a record's list is told as such, for nothing measured vouches for it.
+pub(super) fn other(record: &MadeFrom, file: &Candidate, at_hand: &Candidates) -> Finding {
+    let expected = record.file(Role::Initrd);
+    let Some(expected) = expected else {
+        return Finding::new(Component::Initrd, format!("An initrd was given: {}.", shown(&file.name)));
+    };
+    let after = InitrdRecord::of(&file.contents);
+    let original = at_hand.with(&expected.sha256).filter(|_| !after.members.is_empty());
+    let read = original.map(|original| {
+        let before = InitrdRecord::of(&original.contents);
+        let path = |role| before.members.path_of(&record.file(role)?.sha256).map(ToOwned::to_owned);
+        InitrdRecord { agent: path(Role::Agent), configuration: path(Role::Configuration), ..before }
+    });
+    let before = read.as_ref().or(record.initrd.as_ref());
+    let mut inside = before.map(|before| differences(before, &after)).unwrap_or_default().into_iter();
+    let Some(mut first) = inside.next() else {
+        let digest = file.sha256().to_string();
+        let named = (file.name.as_str(), file.contents.len() as u64, digest.as_str());
+        return super::record::other_file(Component::Initrd, "initrd", expected, named);
+    };
+    first.detail.extend(inside.take(20).map(|finding| format!("Also: {}", finding.answer)));
+    first.detail.push(format!("It is the initrd {}.", shown(&file.name)));
+    if read.is_none() {
+        let name = shown(&expected.name);
+        first.detail.push(format!("What {name} holds is told by the record alone: give it, too, to have it proved."));
+    }
+    first
 }
 
 /// What distinguishes the members of two initrds: the agent first, its configuration, then the others by path.

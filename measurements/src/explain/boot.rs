@@ -49,8 +49,8 @@ pub(super) fn explain(
     measured: &Registers,
     search: &mut Search<'_>,
 ) -> Outcome {
-    let empty = MadeFrom::default();
-    let record = question.expected.made_from.as_ref().unwrap_or(&empty);
+    let (record, misfits) = fitting(question);
+    let record = &record;
     let log = log::events(question);
     let mut guess = Guess::new(record, question.candidates);
     let place = |name: &&String| ORDER.iter().position(|known| known == name).unwrap_or(ORDER.len());
@@ -88,7 +88,33 @@ pub(super) fn explain(
             None => unexplained.push(name),
         }
     }
-    conclude(question, record, found, &unexplained, log.is_some())
+    let mut outcome = conclude(question, record, found, &unexplained, log.is_some());
+    if let (Some(first), false) = (outcome.findings.first_mut(), misfits.is_empty()) {
+        let names = misfits.into_iter().filter(|name| differing.contains_key(name)).collect::<Vec<_>>().join(", ");
+        if !names.is_empty() {
+            let told = "the record of what they were made from does not give their own value, and was not believed";
+            first.detail.push(format!("The Reference Values do not fit together: for {names} {told}."));
+            outcome.next.push("Make the Reference Values again with `inwit-measure`.".to_owned());
+        }
+    }
+    outcome
+}
+
+/// The record with the events of those registers only that are the result of them, and the names of the others. Whoever
+/// wrote a record can write anything; what is proved from it must begin at the values that are expected.
+fn fitting(question: &Question<'_>) -> (MadeFrom, Vec<String>) {
+    let mut record = question.expected.made_from.clone().unwrap_or_default();
+    let expected = super::registers(&question.expected.measured);
+    let misfits: Vec<String> = expected
+        .iter()
+        .filter(|(name, digest)| {
+            let events = || record.events.iter().filter(|event| event.register == **name);
+            events().next().is_some() && log::fold(events().map(|event| &event.digest)).as_ref() != Some(digest)
+        })
+        .map(|(name, _)| name.clone())
+        .collect();
+    record.events.retain(|event| expected.contains_key(&event.register) && !misfits.contains(&event.register));
+    (record, misfits)
 }
 
 /// Another unified kernel image, recognised in the register of what the firmware started.

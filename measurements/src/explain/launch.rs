@@ -8,6 +8,8 @@
 mod assumed;
 mod shapes;
 
+pub(super) use self::assumed::boot_of;
+
 use self::shapes::{MOST_VCPUS, Shape, feature_values, pairs_of_shapes, shapes_beside, single_shapes, unnamed_cpus};
 use super::words::changes;
 use super::{Certainty, Component, Finding, Outcome, Question, Registers, Search, archive, record};
@@ -121,7 +123,7 @@ fn space<'a>(question: &Question<'_>, record: &'a MadeFrom) -> Option<Space<'a>>
     let features = GuestFeatures::from_raw(machine.guest_features?.0).ok()?;
     let shape = Shape { vcpus: machine.vcpus?, cpu, features };
     let append = record.command_line.clone().unwrap_or_default();
-    let boot = assumed::boot_of(record);
+    let boot = boot_of(record);
     let mut firmware = vec![(record.firmware.clone()?, file(Role::Firmware)?)];
     for candidate in question.candidates.of(Role::Firmware) {
         let launch = FirmwareLaunch::measure(&candidate.contents).ok().filter(|launch| *launch != firmware[0].0);
@@ -170,7 +172,7 @@ impl Space<'_> {
         let whole = |answer: &str| Finding::new(Component::Initrd, answer);
         let at_hand = question.candidates;
         for file in at_hand.of(Role::Initrd).filter(|file| file.sha256() != boot.initrd_sha256) {
-            add(file.sha256(), initrd_finding(self.record, file));
+            add(file.sha256(), archive::other(self.record, file, at_hand));
         }
         add(sha256(b""), whole("The initrd is missing: none was given, or an empty one."));
         add(boot.kernel_sha256, whole("The initrd differs: the kernel was given in its place."));
@@ -351,29 +353,6 @@ impl Space<'_> {
             next.push("The search ended at its budget: allow more with --budget.".to_owned());
         }
         Outcome { findings: vec![finding], certainty: Certainty::Narrowed, next }
-    }
-}
-
-/// Another initrd, and which of its files make the difference when both can be looked into.
-pub(super) fn initrd_finding(record: &MadeFrom, file: &super::Candidate) -> Finding {
-    let after = crate::made_from::InitrdRecord::of(&file.contents);
-    let inside = record.initrd.as_ref().map(|before| archive::differences(before, &after)).unwrap_or_default();
-    let whole = match record.file(Role::Initrd) {
-        Some(before) => {
-            let digest = file.sha256().to_string();
-            record::other_file(Component::Initrd, "initrd", before, (&file.name, file.contents.len() as u64, &digest))
-        }
-        None => Finding::new(Component::Initrd, format!("An initrd was given: {}.", super::words::shown(&file.name))),
-    };
-    let mut inside = inside.into_iter();
-    match inside.next() {
-        Some(mut first) => {
-            let also = inside.map(|finding| format!("Also: {}", finding.answer));
-            first.detail.extend(also.take(20));
-            first.detail.push(format!("It is the initrd {}.", super::words::shown(&file.name)));
-            first
-        }
-        None => whole,
     }
 }
 

@@ -64,8 +64,10 @@ fn file(role: Role, component: Component, what: &str, [expected, actual]: [&Made
 }
 
 fn initrd(expected: &MadeFrom, actual: &MadeFrom, found: &mut Vec<Finding>) {
+    let digest = |record: &MadeFrom| record.file(Role::Initrd).map(|file| file.sha256);
     let members = match (&expected.initrd, &actual.initrd) {
-        (Some(before), Some(after)) => archive::differences(before, after),
+        // One file has one list: where the lists of one differ, one of them lies.
+        (Some(before), Some(after)) if digest(expected) != digest(actual) => archive::differences(before, after),
         _ => Vec::new(),
     };
     if members.is_empty() {

@@ -2,7 +2,6 @@
 //!
 //! Not trusted: files and record. Bounded by the search's budget; kernels are hashed once for each memory size only.
 
-use super::super::launch::initrd_finding;
 use super::super::words::changes;
 use super::super::{Candidate, Candidates, Component, Finding, Search, archive, record};
 use super::super::{log, words};
@@ -109,10 +108,11 @@ impl<'a> Guess<'a> {
             search.goes_on();
             if hit(&log::hash(&event.digest, &file.contents)) {
                 self.initrd_bytes = Some(file.contents.len());
-                return Some(initrd_finding(self.record, file));
+                return Some(archive::other(self.record, file, self.at_hand));
             }
         }
-        let original = self.at_hand.with(&original.sha256)?;
+        let measured = |file: &&Candidate| log::hash(&event.digest, &file.contents) == event.digest;
+        let original = self.at_hand.with(&original.sha256).filter(measured)?;
         for changed in archive::changes(&original.contents, self.record.initrd.as_ref(), self.at_hand) {
             if !search.goes_on() {
                 return None;
@@ -193,7 +193,9 @@ impl<'a> Guess<'a> {
                 let digest = file.sha256().to_string();
                 let after = (file.name.as_str(), file.contents.len() as u64, digest.as_str());
                 let whole = record::other_file(Component::Kernel, "unified kernel image", expected, after);
-                return Some(image.inside(self.record, whole));
+                let original = self.at_hand.with(&expected.sha256);
+                let original = original.and_then(|original| Unified::read(&original.contents));
+                return Some(image.inside(self.record, original.as_ref(), whole));
             }
         }
         None
@@ -334,7 +336,7 @@ impl<'a> Guess<'a> {
             if let Some(found) = self.line(encoding, event, search, &mut |digest| replaced(&both, line, digest, actual))
             {
                 self.initrd_bytes = Some(file.contents.len());
-                let initrd = initrd_finding(self.record, file);
+                let initrd = archive::other(self.record, file, self.at_hand);
                 return Some(found.with(format!("Also: {}", initrd.answer)));
             }
         }

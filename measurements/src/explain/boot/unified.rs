@@ -27,20 +27,38 @@ impl Unified {
     }
 
     /// The part inside that differs; the image as a whole where none of these does.
-    pub(super) fn inside(&self, expected: &MadeFrom, whole: Finding) -> Finding {
-        let mut other = expected.clone();
+    ///
+    /// What the expected image held is taken from the original where that is at hand, and from the record otherwise, which
+    /// is then said.
+    pub(super) fn inside(&self, expected: &MadeFrom, original: Option<&Self>, whole: Finding) -> Finding {
+        let before = original.map_or_else(|| expected.clone(), |original| original.record(expected));
+        let mut parts = record::differences(&before, &self.record(expected)).into_iter();
+        let Some(mut first) = parts.next() else { return whole };
+        first.detail.extend(parts.take(20).map(|part| format!("Also: {}", part.answer)));
+        first.detail.push(format!("It lies in the unified kernel image. {}", whole.answer));
+        if original.is_none() {
+            let told =
+                "What the expected image holds is told by the record alone: give that image, too, to have it proved.";
+            first.detail.push(told.to_owned());
+        }
+        first
+    }
+
+    /// The record that values made from this image would have.
+    fn record(&self, like: &MadeFrom) -> MadeFrom {
+        let mut other = like.clone();
         for (role, contents) in [(Role::Kernel, &self.kernel), (Role::Initrd, &self.initrd)] {
             if let Some(file) = other.files.iter_mut().find(|file| file.role == role) {
                 let bytes = u64::try_from(contents.len()).unwrap_or(u64::MAX);
                 *file = InputFile { bytes, sha256: sha256(contents), ..file.clone() };
             }
         }
-        other.initrd = expected.initrd.as_ref().map(|_| InitrdRecord::of(&self.initrd));
+        other.initrd = like.initrd.as_ref().map(|before| InitrdRecord {
+            agent: before.agent.clone(),
+            configuration: before.configuration.clone(),
+            ..InitrdRecord::of(&self.initrd)
+        });
         other.command_line.clone_from(&self.command_line);
-        let mut parts = record::differences(expected, &other).into_iter();
-        let Some(mut first) = parts.next() else { return whole };
-        first.detail.extend(parts.take(20).map(|part| format!("Also: {}", part.answer)));
-        first.detail.push(format!("It lies in the unified kernel image. {}", whole.answer));
-        first
+        other
     }
 }

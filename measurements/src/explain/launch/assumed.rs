@@ -94,7 +94,7 @@ fn shaped(given: &MadeFrom, target: Digest<48>, search: &mut Search<'_>) -> Opti
 }
 
 /// Kernel, initrd and command line of a record, as they are measured.
-pub(super) fn boot_of(record: &MadeFrom) -> Option<DirectBoot> {
+pub(in crate::explain) fn boot_of(record: &MadeFrom) -> Option<DirectBoot> {
     let kernel = record.file(Role::Kernel)?;
     let append = record.command_line.as_deref().unwrap_or_default();
     let initrd_sha256 = record.file(Role::Initrd).map_or_else(|| crate::sha256(b""), |initrd| initrd.sha256);
