@@ -4,10 +4,11 @@
 //! Inputs that a machine may lack are named by environment variables; what does not run is said on standard error:
 //! `INWIT_VECTORS` (collected vectors), `INWIT_OVMF` (a plain OVMF image).
 
+mod vectors;
+
 use std::io::Write;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
-use std::process::Command;
 
 use inwit_measurements::snp::{
     CpuSignature, DirectBoot, FirmwareLaunch, GuestFeatures, MeasureError, SvsmImages, Vmm, launch_digest,
@@ -24,23 +25,13 @@ fn from_environment(variable: &str, default: &str) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-fn vectors() -> Option<PathBuf> {
-    from_environment("INWIT_VECTORS", concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors"))
-}
-
-/// A vector, unpacked where it is packed; `what` is told when it is not there.
+/// A vector; `what` is told when it is not there.
 fn vector(name: &str, what: &str) -> Option<Vec<u8>> {
-    let path = vectors().map(|vectors| vectors.join("virtee+sev-snp-measure").join(name));
-    let Some(path) = path.filter(|path| path.exists()) else {
+    let found = vectors::vector(name);
+    if found.is_none() {
         not_run(what);
-        return None;
-    };
-    if !name.ends_with(".gz") {
-        return Some(std::fs::read(path).unwrap());
     }
-    let output = Command::new("gzip").arg("-dc").arg(path).output().unwrap();
-    assert!(output.status.success());
-    Some(output.stdout)
+    found
 }
 
 fn measure(firmware: &[u8], boot: Option<&DirectBoot>, vcpus: u16, cpu: &str, features: u64) -> String {

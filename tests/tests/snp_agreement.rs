@@ -3,6 +3,9 @@
 //!
 //! The calculator runs as one process. It is believed for nothing but this comparison.
 
+#[path = "../../measurements/tests/vectors/mod.rs"]
+mod vectors;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -116,18 +119,12 @@ impl Files {
 
     /// A vector, unpacked where it is packed.
     fn vector(&self, name: &str) -> Option<PathBuf> {
-        let vectors = std::env::var_os("INWIT_VECTORS")
-            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors"), PathBuf::from);
-        let path = vectors.join("virtee+sev-snp-measure").join(name);
-        if !path.exists() {
+        let Some(bytes) = vectors::vector(name) else {
             let _ = writeln!(std::io::stderr(), "NOT RUN: comparison on the vector {name}");
             return None;
-        }
-        let Some(unpacked) = name.strip_suffix(".gz") else { return Some(path) };
-        let output = std::process::Command::new("gzip").arg("-dc").arg(&path).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        let path = self.path(unpacked);
-        std::fs::write(&path, output.stdout).unwrap();
+        };
+        let path = self.path(name.trim_end_matches(".gz"));
+        std::fs::write(&path, bytes).unwrap();
         Some(path)
     }
 }
