@@ -97,7 +97,11 @@ fn unfit_inputs_are_refused_with_their_cause() {
     assert!(refuse(&folder.0, &vtpm, 3).contains("not a PE image"));
     let uki = format!("vtpm --ovmf OVMF.fd --uki noise --pei-digest {digest}");
     assert!(refuse(&folder.0, &uki, 3).contains("not a PE image"));
-    let computed = refuse(&folder.0, "vtpm --ovmf OVMF.fd --kernel kernel --memory 512", 3);
+    // What PCR 0 is computed for is a kind of machine that nobody can see from here, so it is named.
+    let unnamed = refuse(&folder.0, "vtpm --ovmf OVMF.fd --kernel kernel --memory 512", 2);
+    assert!(unnamed.contains("--pei computed-q35-nosmm-40bit"), "{unnamed}");
+    let computed = "vtpm --ovmf OVMF.fd --kernel kernel --memory 512 --pei computed-q35-nosmm-40bit";
+    let computed = refuse(&folder.0, computed, 3);
     assert!(computed.contains("--machine-log"), "{computed}");
     assert!(refuse(&folder.0, "vtpm --log noise --events", 3).contains("not a crypto-agile event log"));
     let control = "snp --ovmf OVMF.fd --kernel kernel --initrd initrd --agent agent --config config --name a\u{7}b";
@@ -218,6 +222,26 @@ fn every_form_is_written_and_converted() {
             let output = run(&folder.0, &format!("convert {from} --to {to}"));
             assert_eq!(output.status.code(), Some(0), "{output:?}");
             assert_eq!(ReferenceValues::read(&output.stdout).unwrap().without_record(), values, "{from} to {to}");
+        }
+    }
+}
+
+/// What an event log leads to is no Reference Value in any form, with or without an agent.
+#[test]
+fn a_replayed_log_is_no_reference_value() {
+    let folder = Folder::new("replayed");
+    let (mut log, mut header) =
+        (vec![0, 0, 0, 0, 3, 0, 0, 0], b"Spec ID Event03\0\0\0\0\0\0\x02\0\x02\x01\0\0\0".to_vec());
+    header.extend([0x0b, 0, 32, 0, 0]);
+    log.resize(28, 0);
+    log.extend((header.len() as u32).to_le_bytes());
+    log.extend(header);
+    folder.write("log", &log);
+    for events in ["", " --events"] {
+        assert!(run(&folder.0, &format!("vtpm --log log{events} --json")).status.success());
+        for form in ["rvps", "corim"] {
+            let refused = refuse(&folder.0, &format!("vtpm --log log{events} --format {form}"), 3);
+            assert!(refused.contains("event log says"), "{refused}");
         }
     }
 }

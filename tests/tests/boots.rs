@@ -9,7 +9,7 @@ use inwit_measurements::eventlog::replay_sha256;
 use inwit_measurements::linux::DirectKernel;
 use inwit_measurements::reference::Measured;
 use inwit_measurements::vtpm::{
-    Ima, LAST_PREDICTED, MeasuredBoot, PeiError, Start, compute_pei_volume, predict, record_pei_volume,
+    Ima, LAST_PREDICTED, MeasuredBoot, PeiError, Start, check_recorded, compute_pei_volume, predict, record_pei_volume,
 };
 use inwit_protocol::evidence::Platform::{self, AzureSnp, AzureTdx, Snp, Tdx, Vtpm};
 use inwit_protocol::refusal::RefusalCode::{self, *};
@@ -21,6 +21,7 @@ use inwit_tests::stage::play::{Scene, Twist};
 use inwit_tests::stage::recorder::{Recording, forge, initrd, recording};
 use inwit_tests::stage::trust::open_tpm;
 use inwit_tests::stage::{CONFIDENTIAL, HELLO};
+use inwit_tests::world::accel::Accelerator;
 use inwit_tests::world::firmware::ovmf;
 use inwit_tests::world::kernel::Kernel;
 use inwit_tests::world::qemu::{Boot, DEFAULT_APPEND, DEFAULT_MEMORY_MIB};
@@ -121,13 +122,16 @@ fn every_register_is_as_predicted_and_as_logged() {
     let (append, memory_mib) = (DEFAULT_APPEND, DEFAULT_MEMORY_MIB);
     let start = Start::Direct(DirectKernel { kernel: &kernel, initrd: &initrd, append, memory_mib });
     let pei_volume = record_pei_volume(&log).unwrap();
-    // Of the build that is known it is computed, which is as good.
+    // Of the build that is known it is computed, which is as good where the processor has 40 address bits, as under emulation.
     match compute_pei_volume(&firmware, memory_mib, NonZeroU16::MIN) {
-        Ok(computed) => assert_eq!(computed, pei_volume),
+        Ok(computed) if Accelerator::of_this_machine() == Accelerator::Tcg => assert_eq!(computed, pei_volume),
+        Ok(_) => {}
         Err(error) => assert!(matches!(error, PeiError::Build(_)), "{error}"),
     }
     let boot = MeasuredBoot { firmware: &firmware, pei_volume, start, ima: Ima::Sig, agent: None };
-    let predicted = predict(&boot).unwrap().pcrs();
+    let predicted = predict(&boot).unwrap();
+    check_recorded(&log, &predicted).unwrap();
+    let predicted = predicted.pcrs();
     let held: BTreeMap<u8, Digest<32>> = (0..=LAST_PREDICTED).zip(pcrs.map(Digest::from_bytes)).collect();
     assert_eq!(predicted, held);
     let replayed = replay_sha256(&log).unwrap().pcrs;

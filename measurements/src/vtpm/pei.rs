@@ -4,14 +4,14 @@
 //! in place and is writable); where it lies and what it holds was read out of the memory of running machines. It is the same
 //! only for one build, so builds are named by digest: Debian 12's `OVMF_CODE_4M.fd` of ovmf 2022.11-6+deb12u2.
 //!
-//! Compared with logs of QEMU 10.0 on q35 with smm=off and CPUs of 40 physical address bits (the default under emulation):
-//! 512, 1024, 2816, 3072 and 8192 MiB with one vCPU, and two, four and eight vCPUs. More memory moves PCI windows, and so do
-//! other address widths: those are refused, or have to be recorded.
+//! Compared with logs of QEMU 10.0 on q35 with smm=off and CPUs of 40 physical address bits (the default under emulation), and
+//! computed for these shapes alone: 512, 1024, 2048, 2816, 3072 and 8192 MiB; one, two, four and eight vCPUs. Nothing here
+//! can see another machine type, smm=on or another address width (KVM with `-cpu host`), which change the volume: whoever
+//! asks has to know that the machine is such a one, or record it.
 //!
 //! Not trusted: the image, beyond what its digest says. Never guesses for another build.
 
 use std::num::NonZeroU16;
-use std::ops::RangeInclusive;
 
 use thiserror::Error;
 
@@ -20,9 +20,9 @@ use crate::volume::{VolumeError, pei_volume};
 
 /// SHA-256 of the build that is known.
 const DEBIAN_12: &str = "b157d97b1f69729514feb7f201d2cbe4957f23ab77920e361fe9f822ba49ca4c";
-/// Memory sizes, in MiB, and numbers of vCPUs that are predicted.
-const MEMORY_MIB: RangeInclusive<u32> = 512..=8192;
-const MAX_VCPUS: u16 = 8;
+/// Memory sizes, in MiB, and numbers of vCPUs that were compared.
+const MEMORY_MIB: [u32; 6] = [512, 1024, 2048, 2816, 3072, 8192];
+const VCPU_COUNTS: [u16; 4] = [1, 2, 4, 8];
 /// The q35 machine keeps memory below 4 GiB whole up to the first, and gives it the second from there on.
 const WHOLE_LIMIT_MIB: u32 = 0xb00;
 const SPLIT_MIB: u32 = 0x800;
@@ -50,7 +50,9 @@ pub enum PeiError {
     #[error("firmware {0}: what it keeps in memory is not known")]
     Build(Digest<32>),
     /// A machine beyond those that were compared.
-    #[error("{memory_mib} MiB and {vcpus} vCPUs: compared were 512 to 8192 MiB and up to 8 vCPUs")]
+    #[error(
+        "{memory_mib} MiB and {vcpus} vCPUs: compared were 512, 1024, 2048, 2816, 3072 and 8192 MiB with 1, 2, 4 or 8 vCPUs"
+    )]
     Machine {
         /// Guest memory in MiB.
         memory_mib: u32,
@@ -62,7 +64,8 @@ pub enum PeiError {
     Volume(#[from] VolumeError),
 }
 
-/// Digest of the PEI volume on a machine with this memory and these vCPUs, none of them to be added later.
+/// Digest of the PEI volume on a q35 machine with smm=off, 40 physical address bits, this memory and these vCPUs, none of them
+/// to be added later. That the machine is one of this kind is the caller's word.
 ///
 /// # Errors
 /// [`PeiError`].
@@ -71,7 +74,7 @@ pub fn compute_pei_volume(firmware: &[u8], memory_mib: u32, vcpus: NonZeroU16) -
     if build.to_string() != DEBIAN_12 {
         return Err(PeiError::Build(build));
     }
-    if !MEMORY_MIB.contains(&memory_mib) || vcpus.get() > MAX_VCPUS {
+    if !MEMORY_MIB.contains(&memory_mib) || !VCPU_COUNTS.contains(&vcpus.get()) {
         return Err(PeiError::Machine { memory_mib, vcpus: vcpus.get() });
     }
     let mut volume = pei_volume(firmware)?;

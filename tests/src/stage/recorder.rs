@@ -6,9 +6,10 @@
 use super::guest::run_machine;
 use super::{Result, StageError};
 use crate::world::World;
+use crate::world::accel::Accelerator;
 use crate::world::firmware::{ovmf, sha256_hex};
 use crate::world::kernel::Kernel;
-use crate::world::qemu::{Boot, DEFAULT_MEMORY_MIB};
+use crate::world::qemu::{Boot, DEFAULT_APPEND, DEFAULT_MEMORY_MIB, version};
 use crate::world::swtpm::{EkCertificate, Swtpm};
 use inwit_image::Manifest;
 use std::collections::BTreeMap;
@@ -25,12 +26,16 @@ pub struct Recording {
     pub log: Vec<u8>,
 }
 
-/// The recorded boot of this firmware with the prepared kernel, default command line and memory, and [`initrd`]; boots
-/// once if there is none.
+/// The recorded boot of this firmware with the prepared kernel, default command line and memory, and [`initrd`], on this
+/// machine's QEMU and accelerator; boots once if there is none of exactly these.
 pub fn recording(world: &World, firmware: &[u8], folder: &Path) -> Result<Recording> {
     let initrd = initrd(world, "recorder")?;
-    let digests = [firmware, &initrd].map(|bytes| sha256_hex(bytes).get(..16).unwrap_or_default().to_owned());
-    let file = world.root().join(format!("recording-{}-{DEFAULT_MEMORY_MIB}MiB", digests.join("-")));
+    let kernel = std::fs::read(prepared_kernel(world)?.image)?;
+    let machine = format!("{} {:?} {DEFAULT_APPEND}", version()?, Accelerator::of_this_machine());
+    let digests: String =
+        [firmware, &initrd, &kernel, machine.as_bytes()].iter().map(|bytes| sha256_hex(bytes)).collect();
+    let key = sha256_hex(digests.as_bytes());
+    let file = world.root().join(format!("recording-{key}-{DEFAULT_MEMORY_MIB}MiB"));
     if !file.exists() {
         let value = record(world, &folder.join("recorder"))?;
         let temporary = folder.join("recording");
@@ -81,11 +86,15 @@ fn boot_measured(world: &World, init: &str, state: &Path, folder: &Path) -> Resu
     let path = folder.join("initrd");
     std::fs::write(&path, initrd(world, init)?)?;
     let tpm = Swtpm::start(state)?;
-    let kernel = Kernel::cached(world).ok_or_else(|| StageError::of("kernel", "not prepared; run inwit-setup"))?;
+    let kernel = prepared_kernel(world)?;
     let mut boot = Boot::of(&kernel.image, &path);
     boot.firmware = ovmf()?.firmware();
     boot.tpm = Some(tpm.control().to_path_buf());
     Ok(run_machine(&boot, |_, _| {})?.text())
+}
+
+fn prepared_kernel(world: &World) -> Result<Kernel> {
+    Kernel::cached(world).ok_or_else(|| StageError::of("kernel", "not prepared; run inwit-setup"))
 }
 
 /// The archive with one program of `tests/workload` as its init.

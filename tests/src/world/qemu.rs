@@ -12,8 +12,8 @@ use std::{
 };
 
 use super::{
-    Result, Running, World, WorldError, accel::Accelerator, command::find_program, process, qmp::Reasons,
-    running::Belongings, slot::Slot,
+    Result, Running, World, WorldError, accel::Accelerator, command::Call, command::find_program, process,
+    qmp::Reasons, running::Belongings, slot::Slot,
 };
 
 /// The kernel command line unless another is given. `panic=-1` together with QEMU's `-no-reboot` ends the machine on a
@@ -37,6 +37,15 @@ pub enum Firmware {
         /// The template of the writable half; every boot gets a fresh copy.
         vars: PathBuf,
     },
+}
+
+/// The first line of what QEMU says of itself.
+///
+/// # Errors
+/// It is not installed or does not run.
+pub fn version() -> Result<String> {
+    let text = Call::to("qemu-system-x86_64")?.args(["--version"]).text()?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
 /// One boot. Make it with [`Boot::of`] and set what differs.

@@ -60,6 +60,11 @@ pub(crate) enum Failure {
          --machine-log, and leave --pass both out"
     )]
     MissingRtmr0,
+    #[error(
+        "Reference Values of PCR 11 alone, or of what an event log says, would hold for machines that nobody looked at: give \
+         --ovmf with --kernel or --uki"
+    )]
+    MissingPcrs,
 }
 
 impl Failure {

@@ -23,6 +23,8 @@ pub(crate) enum Values {
     Parts(Vec<(&'static str, Digest<48>)>),
     /// The PCRs of a vTPM, and the extends that lead to them.
     Explained(Measured, Vec<PcrEvent>),
+    /// PCRs of which some are missing or that say nothing of a whole boot; never Reference Values.
+    SomePcrs(Box<Self>),
     /// The registers of a TD, the events that lead to them, and what is not certain about these.
     Td(Box<Self>, Vec<TdEvent>, Vec<String>),
 }
@@ -34,12 +36,13 @@ pub(crate) struct TdEvent {
 }
 
 impl Values {
-    /// What Reference Values are made of; nothing when a register is missing.
-    fn whole(&self) -> Option<&Measured> {
+    /// What Reference Values are made of; refused when a register is missing.
+    fn whole(&self) -> Result<&Measured, Failure> {
         match self {
-            Self::Whole(measured) | Self::Explained(measured, _) => Some(measured),
+            Self::Whole(measured) | Self::Explained(measured, _) => Ok(measured),
             Self::Td(values, ..) => values.whole(),
-            Self::Parts(_) => None,
+            Self::Parts(_) => Err(Failure::MissingRtmr0),
+            Self::SomePcrs(_) => Err(Failure::MissingPcrs),
         }
     }
 }
@@ -104,7 +107,7 @@ pub(crate) fn render(
         }
         (_, form) => form.unwrap_or(Form::Toml),
     };
-    let measured = values.whole().ok_or(Failure::MissingRtmr0)?;
+    let measured = values.whole()?;
     document(&[stated(measured.clone(), made_from, output)?], form, output)
 }
 
@@ -163,6 +166,7 @@ fn bare_text(values: &Values) -> String {
     let line = |(name, digest): (&str, String)| format!("{name} {digest}\n");
     match values {
         Values::Parts(parts) => parts.iter().map(|(name, digest)| line((name, digest.to_string()))).collect(),
+        Values::SomePcrs(inner) => bare_text(inner),
         Values::Explained(measured, events) => {
             let lines = events.iter().map(|event| format!("pcr{} {} {}\n", event.pcr, event.digest, told(&event.what)));
             bare_text(&Values::Whole(measured.clone())) + "\n" + &lines.collect::<String>()
@@ -193,6 +197,7 @@ fn bare_json(values: &Values) -> serde_json::Value {
     match values {
         Values::Parts(parts) => parts.iter().map(|(name, digest)| ((*name).to_owned(), json!(digest))).collect(),
         Values::Whole(measured) => json!(measured),
+        Values::SomePcrs(inner) => bare_json(inner),
         Values::Td(inner, events, caveats) => {
             let event = |TdEvent { event, source }: &TdEvent| {
                 json!({

@@ -13,8 +13,8 @@ use inwit_measurements::made_from::{MadeFrom, Role};
 use inwit_measurements::reference::{AgentReference, Measured};
 use inwit_measurements::uki::UnifiedImage;
 use inwit_measurements::vtpm::{
-    Ima, MeasuredBoot, PcrEvent, Start, agent_event, compute_pei_volume, extend_all, image_events, logged_events,
-    predict, record_pei_volume,
+    Ima, MeasuredBoot, PcrEvent, Start, agent_event, check_recorded, compute_pei_volume, extend_all, image_events,
+    logged_events, predict, record_pei_volume,
 };
 use inwit_measurements::{Digest, sha256};
 
@@ -49,13 +49,17 @@ pub(crate) struct VtpmArguments {
     /// vCPUs, for PCR 0 of a firmware build whose PEI volume is computed.
     #[arg(long, value_name = "NUMBER", default_value = "1", conflicts_with = "log")]
     pub(crate) vcpus: NonZeroU16,
-    /// SHA-256 of the PEI volume in memory: the second event of PCR 0 in the log of a trusted boot. With neither this nor
-    /// --machine-log it is computed from --memory and --vcpus, for Debian 12's OVMF_CODE_4M.fd.
+    /// SHA-256 of the PEI volume in memory: the second event of PCR 0 in the log of a trusted boot.
     #[arg(long, value_name = "SHA256", conflicts_with = "log")]
     pub(crate) pei_digest: Option<Digest<32>>,
-    /// That log itself (binary_bios_measurements), to take the digest from.
+    /// That log itself (binary_bios_measurements), to take the digest from; what else firmware and machine measured in it has
+    /// to be as predicted.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["pei_digest", "log"])]
     pub(crate) machine_log: Option<PathBuf>,
+    /// Compute that digest from --memory and --vcpus, for Debian 12's OVMF_CODE_4M.fd on a machine of this kind. Nothing here
+    /// can tell whether the machine is one: on another, PCR 0 comes out otherwise.
+    #[arg(long, value_enum, conflicts_with_all = ["pei_digest", "machine_log", "log"])]
+    pub(crate) pei: Option<PeiArgument>,
     /// Event digest that the agent extends PCR 15 with. With --agent and --config it is computed from them; with neither,
     /// PCR 15 is that of a boot before the agent.
     #[arg(long, value_name = "SHA256", conflicts_with_all = ["log", "agent"])]
@@ -69,6 +73,14 @@ pub(crate) struct VtpmArguments {
     /// Print which event each extend came from, too.
     #[arg(long)]
     pub(crate) events: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum PeiArgument {
+    /// QEMU's q35 with smm=off, no vCPUs to be added later, CPUs of 40 physical address bits (the default under emulation;
+    /// -cpu host has others).
+    #[value(name = "computed-q35-nosmm-40bit")]
+    ComputedQ35NoSmm40Bit,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -93,13 +105,23 @@ impl From<ImaArgument> for Ima {
 
 /// The PCRs of the machine, or of the log, that the options name.
 pub(crate) fn measure(arguments: &VtpmArguments, output: &OutputArguments) -> Result<Values, Failure> {
-    let (pcrs, events) = match &arguments.log {
-        Some(log) => replayed(log)?,
-        None if arguments.ovmf.is_none() => sections_alone(arguments, output)?,
-        None => predicted(arguments, output)?,
+    let (whole, (pcrs, events)) = match &arguments.log {
+        Some(log) => (Completeness::Some, replayed(log)?),
+        None if arguments.ovmf.is_none() => (Completeness::Some, sections_alone(arguments, output)?),
+        None => (Completeness::All, predicted(arguments, output)?),
     };
     let measured = Measured::Vtpm { pcrs };
-    Ok(if arguments.events { Values::Explained(measured, events) } else { Values::Whole(measured) })
+    let values = if arguments.events { Values::Explained(measured, events) } else { Values::Whole(measured) };
+    match whole {
+        Completeness::All => Ok(values),
+        Completeness::Some => Ok(Values::SomePcrs(Box::new(values))),
+    }
+}
+
+/// Whether the PCRs are those of a whole boot, predicted.
+enum Completeness {
+    All,
+    Some,
 }
 
 type Registers = (BTreeMap<u8, Digest<32>>, Vec<PcrEvent>);
@@ -127,20 +149,28 @@ fn sections_alone(arguments: &VtpmArguments, output: &OutputArguments) -> Result
 fn predicted(arguments: &VtpmArguments, output: &OutputArguments) -> Result<Registers, Failure> {
     let agent = agent(arguments, output)?;
     let prediction = with_start(arguments, |firmware, start| {
-        let pei_volume = match (&arguments.machine_log, arguments.pei_digest) {
-            (Some(path), _) => record_pei_volume(read(path, FileKind::Small)?).map_err(Failure::refused)?,
+        let log = arguments.machine_log.as_deref().map(|path| read(path, FileKind::Small)).transpose()?;
+        let pei_volume = match (log, arguments.pei_digest) {
+            (Some(log), _) => record_pei_volume(log).map_err(Failure::refused)?,
             (None, Some(digest)) => digest,
             (None, None) => computed_pei_volume(arguments, firmware)?,
         };
         let ima = arguments.ima.into();
-        predict(&MeasuredBoot { firmware, pei_volume, start, ima, agent }).map_err(Failure::refused)
+        let boot = MeasuredBoot { firmware, pei_volume, start, ima, agent };
+        let prediction = predict(&boot).map_err(Failure::refused)?;
+        if let Some(log) = log {
+            check_recorded(log, &prediction).map_err(Failure::refused)?;
+        }
+        Ok(prediction)
     })?;
     Ok((prediction.pcrs(), prediction.events))
 }
 
 fn computed_pei_volume(arguments: &VtpmArguments, firmware: &[u8]) -> Result<Digest<32>, Failure> {
-    let Some(memory_mib) = arguments.memory else {
-        return Err(Failure::Usage("give --memory, --pei-digest or --machine-log".to_owned()));
+    let (Some(PeiArgument::ComputedQ35NoSmm40Bit), Some(memory_mib)) = (arguments.pei, arguments.memory) else {
+        let cause =
+            "give --pei-digest or --machine-log, or --memory and --pei computed-q35-nosmm-40bit if the machine is one";
+        return Err(Failure::Usage(cause.to_owned()));
     };
     compute_pei_volume(firmware, memory_mib, arguments.vcpus)
         .map_err(|error| Failure::refused(format_args!("{error}: give --pei-digest or --machine-log")))
