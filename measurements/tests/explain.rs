@@ -241,6 +241,26 @@ fn what_was_not_compared_is_not_the_same() {
     assert!(folder.refused("explain expected.toml twice", 3).contains("pcr7 is given twice"));
 }
 
+/// Without Reference Values the files of then stand in for a record; without these the next step is told.
+#[test]
+fn a_bare_measurement_may_be_expected() {
+    let folder = Folder::new("bare");
+    let (one, other) = (folder.measure(SNP, "quiet panic=-1"), folder.measure(SNP, "panic=-1"));
+    let ask = |more: &[&str], code: i32| {
+        let output = run(&folder.0, &format!("explain {} {}", digest(&one), digest(&other)), more);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let blind = ask(&[], 3);
+    assert!(blind.contains("only narrowed down") && blind.contains("Next: "), "{blind}");
+    let files = ["--ovmf", "OVMF.fd", "--kernel", "kernel", "--initrd", "initrd", "--append", "quiet panic=-1"];
+    assert!(ask(&files, 3).starts_with("The command line differs: the word `quiet` is missing.\n"));
+    let output = run(&folder.0, &format!("explain {0} {0}", digest(&one)), &[]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    folder.write("part", format!("mrtd {}\n", digest(&one)).as_bytes());
+    assert!(folder.refused("explain part part", 3).contains("needs one launch digest"));
+}
+
 /// What a record says is used only where it gives the registers that it stands beside.
 #[test]
 fn a_record_that_does_not_fit_proves_nothing() {

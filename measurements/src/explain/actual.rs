@@ -16,7 +16,7 @@ use thiserror::Error;
 use crate::bytes::{array_at, u16_at, u32_at};
 use crate::digest::Digest;
 use crate::made_from::EventDigest;
-use crate::reference::{MAX_REFERENCE_BYTES, Measured, Stated};
+use crate::reference::{Form, MAX_REFERENCE_BYTES, Measured, Stated, Validity};
 
 /// Bytes of an SNP attestation report, and where MEASUREMENT lies.
 const SNP_REPORT_BYTES: usize = 1184;
@@ -90,6 +90,33 @@ impl Actual {
         let text = Some(text.trim()).filter(|text| !text.is_empty() && text.len() <= MAX_REFERENCE_BYTES);
         let text = text.ok_or(ActualError::Unknown)?;
         if text.starts_with(['{', '[']) { json(text) } else { listing(text)?.map_or_else(|| toml(text), Ok) }
+    }
+
+    /// The Reference Values that it comes from, or those that its registers make up; `None` where these are of no platform.
+    #[must_use]
+    pub fn stated(&self) -> Option<Stated> {
+        if let Some(values) = &self.values {
+            return Some(values.clone());
+        }
+        let large = |name: &str| match self.registers.get(name) {
+            Some(EventDigest::Sha384(digest)) => Some(*digest),
+            _ => None,
+        };
+        let numbered = |(name, digest): (&String, &EventDigest)| match digest {
+            EventDigest::Sha256(digest) => Some((name.strip_prefix("pcr")?.parse().ok()?, *digest)),
+            EventDigest::Sha384(_) => None,
+        };
+        let pcrs: BTreeMap<u8, Digest<32>> = self.registers.iter().filter_map(numbered).collect();
+        let measured = match (large("launch_digest"), large("mrtd"), pcrs.is_empty()) {
+            (Some(launch_digest), None, true) => Measured::Snp { launch_digest },
+            (None, Some(mrtd), true) => {
+                Measured::Tdx { mrtd, rtmr0: large("rtmr0")?, rtmr1: large("rtmr1")?, rtmr2: large("rtmr2")? }
+            }
+            (None, None, false) if pcrs.len() == self.registers.len() => Measured::Vtpm { pcrs },
+            _ => return None,
+        };
+        let (form, validity) = (Form::Toml, Validity::default());
+        Some(Stated { form, name: None, agent: None, measured, validity, made_from: None })
     }
 
     fn of(form: &'static str, registers: Registers) -> Self {

@@ -28,7 +28,8 @@ const ACTUAL: &str = "Actual   ";
 pub(crate) struct ExplainArguments {
     /// What was expected: Reference Values in any form. Those that `inwit-measure` wrote with --agent, --config and --name
     /// say what they were made from, and give the best answers.
-    expected: PathBuf,
+    /// A bare measurement of any form that ACTUAL may have is taken, too: then the files that options name stand in.
+    expected: String,
     /// What was measured: other Reference Values, an SNP report, a TDX quote (version 4 or 5), a TD report, an Azure HCL
     /// report, an event log, lines like `pcr4 <hex>`, JSON of `inwit-authority authenticate --json`, or a digest (in a
     /// file, or itself). It is read, not authenticated.
@@ -73,8 +74,7 @@ pub(crate) fn run(arguments: &ExplainArguments, output: &OutputArguments) -> Res
     if output.format.is_some() {
         return Err(Failure::Usage("explain prints text, or JSON with --json".to_owned()));
     }
-    let expected = Stated::read(read(&arguments.expected, FileKind::Small)?);
-    let expected = expected.map_err(|error| named(&arguments.expected, error))?;
+    let expected = expected(&arguments.expected)?;
     let bytes = actual_bytes(&arguments.actual)?;
     let actual = Actual::read(&bytes).map_err(|error| named(Path::new(&arguments.actual), error))?;
     let log = arguments.log.as_deref().map(|path| read(path, FileKind::Small)).transpose()?;
@@ -104,6 +104,18 @@ pub(crate) fn run(arguments: &ExplainArguments, output: &OutputArguments) -> Res
 
 fn named(path: &Path, error: impl std::fmt::Display) -> Failure {
     Failure::Refused(format!("{}: {error}", path.display()))
+}
+
+/// Reference Values; or a bare measurement, of which nothing says what it was made from.
+fn expected(given: &str) -> Result<Stated, Failure> {
+    let bytes = actual_bytes(given)?;
+    Stated::read(&bytes).or_else(|error| {
+        let bare = Actual::read(&bytes).map_err(|_| named(Path::new(given), error))?;
+        bare.stated().ok_or_else(|| {
+            let needs = "as what was expected it needs one launch digest, PCRs, or MRTD with RTMR0 to RTMR2";
+            named(Path::new(given), format!("{}: {needs}", bare.form))
+        })
+    })
 }
 
 /// A file's bytes; a digest may stand for itself.
