@@ -32,6 +32,20 @@ pub(crate) fn index(value: u32) -> Option<usize> {
     usize::try_from(value).ok()
 }
 
+/// Whether `mark` is somewhere inside.
+pub(crate) fn contains(bytes: &[u8], mark: &[u8]) -> bool {
+    let Some(first) = mark.first() else { return true };
+    let mut rest = bytes;
+    while let Some(at) = rest.iter().position(|byte| byte == first) {
+        let Some(tail) = rest.get(at..) else { return false };
+        if tail.starts_with(mark) {
+            return true;
+        }
+        rest = tail.get(1..).unwrap_or_default();
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,5 +60,10 @@ mod tests {
         assert_eq!(slice_at(&bytes, 4, 0), Some(&[][..]));
         assert_eq!(slice_at(&bytes, 1, usize::MAX), None);
         assert_eq!(slice_at(&bytes, 5, 0), None);
+    }
+
+    #[test]
+    fn a_mark_is_found_wherever_it_begins() {
+        assert!(contains(b"aab", b"ab") && contains(b"ab", b"ab") && !contains(b"aa", b"ab") && !contains(b"", b"a"));
     }
 }

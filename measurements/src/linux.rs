@@ -4,11 +4,14 @@
 //! Sources: QEMU 10 `hw/i386/x86-common.c` (`x86_load_linux`), Linux Documentation/arch/x86/boot.rst (setup header),
 //! edk2 `OvmfPkg/Library/GenericQemuLoadImageLib` (command line). QEMU writes the loader type, heap and the addresses
 //! of command line and initial ramdisk into the setup header, so the kernel's digest depends on memory size and on the
-//! size of the ramdisk. It does not do so for SEV guests, nor for files without a setup header.
+//! size of the ramdisk. It does not do so for SEV guests, nor for files without a setup header; and newer firmware asks for
+//! the file as built ([`KernelLoader`]).
 //!
 //! Not trusted: the kernel file. Never done here: hashing.
 
 pub(crate) mod given;
+mod loader;
+mod release;
 
 use std::borrow::Cow;
 
@@ -16,6 +19,9 @@ use thiserror::Error;
 
 use crate::bytes::{u16_at, u32_at};
 use crate::pe::PeError;
+
+pub use loader::{KernelHeader, KernelLoader, KernelSource, LoaderError, QemuVersion, RamdiskOption};
+pub(crate) use release::{measures_in_td, measures_on_tpm};
 
 /// Where QEMU puts the real-mode kernel and the command line for every protocol since 2.02.
 const REAL_MODE_ADDRESS: u32 = 0x1_0000;
@@ -41,6 +47,10 @@ pub struct DirectKernel<'a> {
     pub append: &'a str,
     /// Guest memory in MiB (`-m`).
     pub memory_mib: u32,
+    /// Where the firmware puts its option for the ramdisk ([`KernelLoader`]).
+    pub ramdisk_option: RamdiskOption,
+    /// What became of the kernel's header on its way ([`KernelLoader::header_in_td`], [`KernelLoader::header`]).
+    pub header: KernelHeader,
 }
 
 /// Why a direct kernel boot cannot be predicted.
@@ -84,10 +94,50 @@ pub enum KernelError {
     /// The command line inside a unified kernel image, which releases of systemd-stub treat differently.
     #[error("the image's command line must be printable ASCII without line end and without space at its ends")]
     UnifiedCommandLine,
+    /// A kernel that measures nothing in a TD.
+    #[error(
+        "Linux {major}.{minor} does not measure its command line and ramdisk in a TD, so RTMR2 would not tell what was \
+         booted: use Linux 6.9 or later"
+    )]
+    Unmeasured {
+        /// First number of the release.
+        major: u16,
+        /// Second number.
+        minor: u16,
+    },
+    /// A kernel whose EFI stub does not measure what it is given into a TPM.
+    #[error(
+        "Linux {major}.{minor} does not measure its command line and ramdisk into a TPM, so PCR 9 would not tell what was \
+         booted: use Linux 5.17 or later"
+    )]
+    UnmeasuredOnTpm {
+        /// First number of the release.
+        major: u16,
+        /// Second number.
+        minor: u16,
+    },
+    /// Nothing tells whether the kernel measures what it is given.
+    #[error(
+        "the kernel's setup header names no release, so whether it measures its command line (Linux 5.17 and later on a \
+         TPM, 6.9 and later in a TD) is not known"
+    )]
+    NoRelease,
 }
 
 impl<'a> DirectKernel<'a> {
-    /// The kernel as the firmware sees it.
+    /// The kernel as the firmware gets it.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn loaded(&self) -> Result<Cow<'a, [u8]>, KernelError> {
+        self.check_given()?;
+        match self.header {
+            KernelHeader::AsBuilt => Ok(Cow::Borrowed(self.kernel)),
+            KernelHeader::FilledIn => self.patched(),
+        }
+    }
+
+    /// The kernel after QEMU wrote into its header, whatever `header` says.
     ///
     /// # Errors
     /// [`KernelError`].
@@ -121,9 +171,13 @@ impl<'a> DirectKernel<'a> {
     /// [`KernelError::CommandLine`], [`KernelError::VideoOption`].
     pub fn load_options(&self) -> Result<Option<Vec<u8>>, KernelError> {
         self.check_given()?;
-        // The suffix tells the kernel's stub to ask the firmware for the ramdisk.
-        let suffix = if self.initrd.is_empty() { "" } else { " initrd=initrd" };
-        let text = format!("{}{suffix}", self.append);
+        let append = self.append;
+        // The option tells the kernel's stub to ask the firmware for the ramdisk.
+        let text = match self.ramdisk_option {
+            _ if self.initrd.is_empty() => append.to_owned(),
+            RamdiskOption::BeforeCommandLine => format!("initrd=initrd {append}"),
+            RamdiskOption::AfterCommandLine => format!("{append} initrd=initrd"),
+        };
         if text.is_empty() {
             return Ok(None);
         }
@@ -178,7 +232,21 @@ pub(crate) fn sample_kernel() -> Vec<u8> {
     kernel[0x211] = 1;
     kernel[0x22c..0x230].copy_from_slice(&0x7fff_ffffu32.to_le_bytes());
     kernel[0x236..0x238].copy_from_slice(&0x7fu16.to_le_bytes());
+    kernel[0x20e..0x210].copy_from_slice(&0x1a0u16.to_le_bytes());
+    kernel[0x3a0..0x3aa].copy_from_slice(b"6.9.0-test");
     kernel
+}
+
+/// A boot of it through earlier releases of firmware and QEMU; for tests.
+#[cfg(test)]
+pub(crate) fn sample_boot<'a>(
+    kernel: &'a [u8],
+    initrd: &'a [u8],
+    append: &'a str,
+    memory_mib: u32,
+) -> DirectKernel<'a> {
+    let (ramdisk_option, header) = (RamdiskOption::AfterCommandLine, KernelHeader::FilledIn);
+    DirectKernel { kernel, initrd, append, memory_mib, ramdisk_option, header }
 }
 
 #[cfg(test)]
@@ -188,7 +256,7 @@ mod tests {
     use super::*;
 
     fn direct<'a>(kernel: &'a [u8], initrd: &'a [u8], append: &'a str) -> DirectKernel<'a> {
-        DirectKernel { kernel, initrd, append, memory_mib: 512 }
+        sample_boot(kernel, initrd, append, 512)
     }
 
     #[test]
@@ -213,7 +281,7 @@ mod tests {
     fn the_place_of_the_ramdisk_follows_memory_and_kernel() {
         let mut kernel = sample_kernel();
         let address = |kernel: &[u8], memory_mib| {
-            let direct = DirectKernel { kernel, initrd: &[1; 4096], append: "", memory_mib };
+            let direct = sample_boot(kernel, &[1; 4096], "", memory_mib);
             u32_at(&direct.patched().unwrap(), 0x218).unwrap()
         };
         assert_eq!(address(&kernel, 1024), 0x3ffd_6000);
@@ -246,20 +314,37 @@ mod tests {
         assert_eq!(direct(&[], b"x", "").load_options(), Ok(wide(" initrd=initrd\0")));
         assert_eq!(direct(&[], b"", "quiet ").load_options(), Ok(wide("quiet \0")));
         assert_eq!(direct(&[], b"", "").load_options(), Ok(None));
+        // Newer firmware, as booted: `Command line: initrd=initrd console=ttyS0 panic=-1 marker=1`.
+        let newer = |initrd, append| {
+            let ramdisk_option = RamdiskOption::BeforeCommandLine;
+            DirectKernel { ramdisk_option, ..direct(&[], initrd, append) }.load_options()
+        };
+        assert_eq!(newer(b"x", "quiet"), Ok(wide("initrd=initrd quiet\0")));
+        assert_eq!(newer(b"x", ""), Ok(wide("initrd=initrd \0")));
+        assert_eq!((newer(b"", "quiet"), newer(b"", "")), (Ok(wide("quiet\0")), Ok(None)));
+    }
+
+    #[test]
+    fn a_kernel_is_loaded_as_built_or_filled_in() {
+        let kernel = sample_kernel();
+        let filled = direct(&kernel, b"initrd", "");
+        assert_eq!(filled.loaded(), filled.patched());
+        let built = DirectKernel { header: KernelHeader::AsBuilt, ..filled };
+        assert_eq!(built.loaded().unwrap(), kernel);
+        assert_eq!(DirectKernel { append: "vga=1", ..built }.loaded(), Err(KernelError::VideoOption));
     }
 
     #[test]
     fn what_cannot_be_predicted_is_refused() {
         let kernel = sample_kernel();
-        let patched =
-            |append, memory_mib| DirectKernel { kernel: &kernel, initrd: &[0; 4096], append, memory_mib }.patched();
+        let patched = |append, memory_mib| sample_boot(&kernel, &[0; 4096], append, memory_mib).patched();
         assert_eq!(patched("vga=ask", 512), Err(KernelError::VideoOption));
         assert_eq!(patched("a\0b", 512), Err(KernelError::CommandLine));
         assert_eq!(patched("name=ä", 512), Err(KernelError::CommandLine));
         assert_eq!(patched("", 0), Err(KernelError::Memory { memory_mib: 0, initrd: 4096 }));
         assert!(patched("", u32::MAX).is_ok());
         let big = vec![0; 1 << 20];
-        let small = DirectKernel { kernel: &kernel, initrd: &big, append: "", memory_mib: 1 };
+        let small = sample_boot(&kernel, &big, "", 1);
         assert_eq!(small.patched(), Err(KernelError::Memory { memory_mib: 1, initrd: 1 << 20 }));
         let mut old = kernel.clone();
         old[0x206] = 2;
@@ -278,7 +363,7 @@ mod tests {
                 kernel[at] = byte;
             }
             kernel.truncate(length);
-            let direct = DirectKernel { kernel: &kernel, initrd: b"x", append: "quiet", memory_mib };
+            let direct = sample_boot(&kernel, b"x", "quiet", memory_mib);
             let _ = direct.patched();
         }
     }

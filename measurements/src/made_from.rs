@@ -20,6 +20,7 @@ use thiserror::Error;
 
 use crate::digest::{Digest, sha256};
 use crate::initrd::{Initrd, Tree};
+use crate::linux::{KernelHeader, QemuVersion, RamdiskOption};
 use crate::snp::{FirmwareLaunch, Vmm};
 
 /// Most input files of one record.
@@ -81,6 +82,15 @@ pub struct MachineShape {
     /// Memory in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
+    /// Version of QEMU that was assumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qemu: Option<QemuVersion>,
+    /// What version and firmware make of a kernel's header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_header: Option<KernelHeader>,
+    /// Where the firmware puts its option for the ramdisk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramdisk_option: Option<RamdiskOption>,
 }
 
 /// What a file was for.
@@ -360,6 +370,9 @@ mod tests {
             guest_features,
             vmm: Some(Vmm::Qemu),
             memory_mib: Some(512),
+            qemu: Some(QemuVersion::new(10, 2)),
+            kernel_header: Some(KernelHeader::AsBuilt),
+            ramdisk_option: Some(RamdiskOption::BeforeCommandLine),
         };
         record.firmware = FirmwareLaunch::measure(&Sample::default().build()).ok();
         record
@@ -378,7 +391,15 @@ mod tests {
         assert_eq!(ReferenceValues::from_toml(&toml).unwrap(), values);
         assert_eq!(ReferenceValues::from_json(&values.to_json().unwrap()).unwrap(), values);
         let member = format!("conf = \"100644 13 {}\"\n", sha256(b"configuration"));
-        for expected in ["name = \"OVMF.fd\"", "agent = \"init\"", "name = \"a?b\"", &member, "vmm = \"qemu\""] {
+        for expected in [
+            "name = \"OVMF.fd\"",
+            "agent = \"init\"",
+            "name = \"a?b\"",
+            &member,
+            "vmm = \"qemu\"",
+            "qemu = \"10.2\"",
+            "as-built",
+        ] {
             assert!(toml.contains(expected), "{expected} in {toml}");
         }
         assert!(!toml.contains("somewhere"));
@@ -393,6 +414,7 @@ mod tests {
             ("", serde_json::json!({"note": 1}), "unknown field"),
             ("/machine/note", 1.into(), "unknown field"),
             ("/machine/vcpus", 0.into(), "nonzero"),
+            ("/machine/qemu", "ten".into(), "major and minor"),
             ("/machine/cpu_signature", "0x01".into(), "0x and lower-case"),
             ("/machine/cpu_type", "a\u{7}".into(), "machine"),
             ("/files/0/name", "a/b".into(), "files"),

@@ -13,6 +13,7 @@ mod disk;
 mod hob;
 mod machine;
 mod predict;
+mod recorded;
 mod rtmr;
 mod start;
 mod store;
@@ -23,7 +24,8 @@ pub use disk::{DiskError, gpt_event};
 pub use hob::{HobError, td_hob};
 pub use machine::{MachineError, MachineEvents, rtmr0_events};
 pub use predict::{Machine, MachineConfigurationError};
-pub use rtmr::{Event, KernelHeader, Separators, cfv_digest, extend_register, rtmr1_events, rtmr2_events};
+pub use recorded::{MemoryMap, RecordedError};
+pub use rtmr::{Event, Separators, cfv_digest, extend_register, rtmr1_events, rtmr2_events};
 
 use ring::digest::Context;
 

@@ -94,13 +94,13 @@ fn unfit_inputs_are_refused_with_their_cause() {
     assert!(refuse(&folder.0, "tdx --ovmf OVMF.fd --kernel kernel --memory 512", 3).contains("TDVF"));
     let digest = sha256(b"pei");
     let vtpm = format!("vtpm --ovmf OVMF.fd --kernel kernel --memory 512 --pei-digest {digest}");
-    assert!(refuse(&folder.0, &vtpm, 3).contains("not a PE image"));
+    assert!(refuse(&folder.0, &vtpm, 3).contains("no LZMA-compressed firmware volume"));
     let uki = format!("vtpm --ovmf OVMF.fd --uki noise --pei-digest {digest}");
     assert!(refuse(&folder.0, &uki, 3).contains("not a PE image"));
     // What PCR 0 is computed for is a kind of machine that nobody can see from here, so it is named.
-    let unnamed = refuse(&folder.0, "vtpm --ovmf OVMF.fd --kernel kernel --memory 512", 2);
+    let unnamed = refuse(&folder.0, "vtpm --ovmf OVMF.fd --uki noise --memory 512", 2);
     assert!(unnamed.contains("--pei computed-q35-nosmm-40bit"), "{unnamed}");
-    let computed = "vtpm --ovmf OVMF.fd --kernel kernel --memory 512 --pei computed-q35-nosmm-40bit";
+    let computed = "vtpm --ovmf OVMF.fd --uki noise --memory 512 --pei computed-q35-nosmm-40bit";
     let computed = refuse(&folder.0, computed, 3);
     assert!(computed.contains("--machine-log"), "{computed}");
     assert!(refuse(&folder.0, "vtpm --log noise --events", 3).contains("not a crypto-agile event log"));

@@ -54,20 +54,60 @@ impl Drop for Folder {
     }
 }
 
-/// Two pages with TDVF metadata: a boot volume, a configuration volume and a TD HOB.
-fn firmware() -> Vec<u8> {
-    let stored = |guid: &str| -> Vec<u8> {
-        let mut bytes: Vec<u8> = (0..16).map(|at| u8::from_str_radix(&guid[at * 2..at * 2 + 2], 16).unwrap()).collect();
-        bytes[..4].reverse();
-        bytes[4..6].reverse();
-        bytes[6..8].reverse();
-        bytes
+/// Code as builds have it: a volume with a file, whose compressed section holds a volume for each phase. The second
+/// volume's text stands for drivers.
+fn code(dxe: &[u8]) -> Vec<u8> {
+    let section = |kind: u8, body: &[u8]| {
+        let size = (body.len() as u32 + 4).to_le_bytes();
+        let mut section = [&size[..3], &[kind], body].concat();
+        section.resize(section.len().next_multiple_of(4), 0);
+        section
     };
+    let inner = [section(0x17, b"\0TdxTable\0"), section(0x17, &[&[0; 64], dxe].concat())].concat();
+    let mut packed = Vec::new();
+    lzma_rs::lzma_compress(&mut inner.as_slice(), &mut packed).unwrap();
+    let kind = [&stored("ee4e5898391442599d6edc7bd79403cf")[..], &[24, 0, 1, 0]].concat();
+    let body = section(2, &[kind, packed].concat());
+    let mut file = vec![0; 24];
+    file[18] = 0x0b;
+    file[20..23].copy_from_slice(&(body.len() as u32 + 24).to_le_bytes()[..3]);
+    file.extend(body);
+    let mut volume = vec![0; 72];
+    volume[16..32].copy_from_slice(&stored("8c8ce5788a3d4f1c9935896185c32dd3"));
+    volume[32..40].copy_from_slice(&0x1000u64.to_le_bytes());
+    volume[40..44].copy_from_slice(b"_FVH");
+    volume[48] = 72;
+    volume.extend(file);
+    volume.resize(0x1000, 0xff);
+    volume
+}
+
+/// A GUID as it is stored.
+fn stored(guid: &str) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..16).map(|at| u8::from_str_radix(&guid[at * 2..at * 2 + 2], 16).unwrap()).collect();
+    bytes[..4].reverse();
+    bytes[4..6].reverse();
+    bytes[6..8].reverse();
+    bytes
+}
+
+/// What drivers of a build that measures have in them: an event, a variable, a format.
+const DRIVERS: &[u8] = b"ACPI DATA\0S\0e\0c\0u\0r\0e\0B\0o\0o\0t\0E\0n\0a\0b\0l\0e\0\0";
+/// How firmware adds the option for the ramdisk, of earlier and of later releases.
+const EARLIER: &[u8] = b"\0 initrd=initrd\0";
+const LATER: &[u8] = b"\0initrd=initrd \0etc/boot/\0";
+
+fn firmware() -> Vec<u8> {
+    firmware_of(&[DRIVERS, EARLIER].concat())
+}
+
+/// Pages with TDVF metadata at their end: a boot volume, a configuration volume and a TD HOB.
+fn firmware_of(dxe: &[u8]) -> Vec<u8> {
     let mut metadata = stored("e9eaf9f3168e44d5a8eb7f4d8738f6ae");
     metadata.extend(b"TDVF");
     metadata.extend([112u32, 1, 3].map(u32::to_le_bytes).concat());
     for (raw, address, size, kind, attributes) in [
-        (0x2000u32, 0xffff_e000u64, 0x2000u64, 0u32, 1u32),
+        (0x3000u32, 0xffff_d000u64, 0x3000u64, 0u32, 1u32),
         (0x10, 0xfffe_0000, 0x1000, 1, 0),
         (0, 0x80_9000, 0x1000, 2, 0),
     ] {
@@ -75,11 +115,11 @@ fn firmware() -> Vec<u8> {
         metadata.extend([address, size].map(u64::to_le_bytes).concat());
         metadata.extend([kind, attributes].map(u32::to_le_bytes).concat());
     }
-    let mut image = vec![0; 8192];
-    image[8192 - 0x210..][..metadata.len()].copy_from_slice(&metadata);
+    let mut image = [vec![0; 0x1000], code(dxe), vec![0; 0x1000]].concat();
+    image[0x3000 - 0x210..][..metadata.len()].copy_from_slice(&metadata);
     let offset = [&0x200u32.to_le_bytes()[..], &[22, 0], &stored("e47a6535984a4798865e4685a7bf8ec2")].concat();
     let table = [offset.as_slice(), &[40, 0], &stored("96b582de1fb245f7baeaa366c55a082d")].concat();
-    image[8192 - 0x20 - table.len()..8192 - 0x20].copy_from_slice(&table);
+    image[0x3000 - 0x20 - table.len()..0x3000 - 0x20].copy_from_slice(&table);
     image
 }
 
@@ -95,6 +135,8 @@ fn kernel() -> Vec<u8> {
     image[0x202..0x206].copy_from_slice(b"HdrS");
     image[0x206..0x208].copy_from_slice(&0x20fu16.to_le_bytes());
     image[0x22c..0x230].copy_from_slice(&0x7fff_ffffu32.to_le_bytes());
+    image[0x20e] = 0x80;
+    image[0x280..0x286].copy_from_slice(b"6.12.0");
     image
 }
 
@@ -144,7 +186,63 @@ fn the_version_of_qemu_decides_what_becomes_of_the_kernel() {
     let rtmr1 = |options: &str| value(&folder.succeed(&format!("{TDX}{options}")), "rtmr1").to_owned();
     assert_eq!(rtmr1(""), rtmr1(" --qemu 11.0.1"), "the default that the help states");
     assert_ne!(rtmr1(" --qemu 10.1"), rtmr1(" --qemu 10.2"));
+    folder.write("OVMF.fd", &firmware_of(&[DRIVERS, LATER].concat()));
+    assert_eq!(rtmr1(" --qemu 10.1"), rtmr1(" --qemu 10.2"), "this firmware asks for the file as built");
+    assert_ne!(rtmr1(" --qemu 9.2"), rtmr1(" --qemu 10.0"), "which earlier versions do not offer");
     assert_ne!(rtmr1(" --separator rtmr0"), rtmr1(""));
+}
+
+#[test]
+fn the_firmware_decides_where_the_ramdisk_is_asked_for() {
+    let folder = Folder::new("order");
+    folder.write("initrd", b"ramdisk");
+    let command = format!("{TDX} --initrd initrd --events");
+    let line = |format: &[u8]| {
+        folder.write("OVMF.fd", &firmware_of(&[DRIVERS, format].concat()));
+        let text = folder.succeed(&command);
+        text.lines().find(|line| line.contains(" command line [")).unwrap().to_owned()
+    };
+    for (format, booted, source) in [
+        (EARLIER, "quiet initrd=initrd\0", "[--append before ` initrd=initrd`, by --ovmf]"),
+        (LATER, "initrd=initrd quiet\0", "[--append after `initrd=initrd `, by --ovmf]"),
+    ] {
+        let options: Vec<u8> = booted.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(line(format), format!("rtmr2 {} command line {source}", sha384(&options)));
+    }
+    for (format, found) in [(&b"\0"[..], "neither"), (&[EARLIER, LATER].concat(), "both")] {
+        folder.write("OVMF.fd", &firmware_of(&[DRIVERS, format].concat()));
+        assert!(folder.refuse(&command, 3).contains(found));
+    }
+}
+
+#[test]
+fn what_leaves_registers_at_zero_is_refused() {
+    let folder = Folder::new("zero");
+    for command in [TDX.to_owned(), format!("{TDX} --machine-log ccel")] {
+        folder.write("OVMF.fd", &firmware_of(EARLIER));
+        assert!(folder.refuse(&command, 3).contains("measures nothing"), "{command}");
+        let mut damaged = firmware();
+        damaged[0x1000 + 120..][..4].fill(0xff);
+        folder.write("OVMF.fd", &damaged);
+        assert!(folder.refuse(&command, 3).contains("cannot be unpacked"), "{command}");
+    }
+    folder.write("OVMF.fd", &firmware());
+    let mut old = kernel();
+    old[0x280..0x286].copy_from_slice(b"6.8.12");
+    folder.write("kernel", &old);
+    assert!(folder.refuse(TDX, 3).contains("Linux 6.8 does not measure"));
+}
+
+#[test]
+fn a_log_of_another_firmware_is_refused() {
+    let folder = Folder::new("another");
+    let command = format!("{TDX} --machine-log ccel");
+    let mut other = firmware();
+    other[0] = 7;
+    folder.write("OVMF.fd", &other);
+    assert!(folder.refuse(&command, 3).contains("its configuration volume has the digest"));
+    folder.write("OVMF.fd", &firmware_of(&[DRIVERS, EARLIER, b"\0QEMU FW CFG\0"].concat()));
+    assert!(folder.refuse(&command, 3).contains("it has no configuration items"));
 }
 
 #[test]
@@ -159,8 +257,8 @@ fn a_recorded_machine_says_what_it_is_explained_by() {
     assert!(text.contains("ACPI loader script [--machine-log]"), "{text}");
     assert!(text.contains("variable Boot0000 [--machine-log, whose data give this digest]"), "{text}");
     assert!(text.contains("command line [--append]"), "{text}");
-    let other = folder.succeed(&with_log.replace("512", "1024"));
-    assert!(other.contains("TD HOB: the memory map [--machine-log]"), "another size explains it not: {other}");
+    let other = folder.refuse(&with_log.replace("512", "1024"), 3);
+    assert!(other.contains("its TD HOB is not the one of 1024 MiB"), "{other}");
     let json: Value = serde_json::from_str(&folder.succeed(&format!("{with_log} --json"))).unwrap();
     assert_eq!(json["rtmr0"].as_str(), Some(value(&text, "rtmr0")));
     let events = json["events"].as_array().unwrap();
@@ -186,12 +284,14 @@ fn a_recorded_machine_makes_reference_values() {
     }
     folder.write("initrd", &archive);
     let named = "--initrd initrd --agent agent --config config --name payments";
-    let toml = folder.succeed(&format!("{TDX} {named} --machine-log ccel"));
+    let toml = folder.succeed(&format!("{TDX} {named} --machine-log ccel --vcpus 99 --qemu 10.1"));
     let values = ReferenceValues::from_toml(&toml).unwrap();
     let Measured::Tdx { rtmr0, .. } = values.measured else { panic!("{toml}") };
     assert_ne!(rtmr0, Digest::from_bytes([0; 48]));
     let record = values.made_from.unwrap();
-    assert_eq!(record.machine.memory_mib, Some(512));
+    assert_eq!((record.machine.memory_mib, record.machine.vcpus), (Some(512), None), "no log tells the vCPUs");
+    assert!(toml.contains("qemu = \"10.1\"") && toml.contains("kernel_header = \"filled-in\""), "{toml}");
+    assert!(toml.contains("ramdisk_option = \"after-command-line\""), "{toml}");
     assert!(record.events.iter().any(|event| event.register == "rtmr0" && event.measures.starts_with("TD HOB")));
     assert!(folder.refuse(&format!("{TDX} {named}"), 3).contains("--acpi-tables"));
     assert!(folder.refuse(&format!("{TDX} {named} --machine-log ccel --pass both"), 3).contains("--pass both"));

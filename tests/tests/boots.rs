@@ -6,7 +6,7 @@ mod refusals_support;
 
 use inwit_measurements::Digest;
 use inwit_measurements::eventlog::replay_sha256;
-use inwit_measurements::linux::DirectKernel;
+use inwit_measurements::linux::{DirectKernel, KernelLoader, QemuVersion};
 use inwit_measurements::reference::Measured;
 use inwit_measurements::vtpm::{
     Ima, LAST_PREDICTED, MeasuredBoot, PeiError, Start, check_recorded, compute_pei_volume, predict, record_pei_volume,
@@ -120,7 +120,10 @@ fn every_register_is_as_predicted_and_as_logged() {
     let Recording { pcrs, log } = recording(&ground.world, &firmware, folder.path()).unwrap();
     let (kernel, initrd) = (std::fs::read(kernel.image).unwrap(), initrd(&ground.world, "recorder").unwrap());
     let (append, memory_mib) = (DEFAULT_APPEND, DEFAULT_MEMORY_MIB);
-    let start = Start::Direct(DirectKernel { kernel: &kernel, initrd: &initrd, append, memory_mib });
+    let loader = KernelLoader::inspect(&firmware).unwrap();
+    let (ramdisk_option, header) = (loader.ramdisk_option, loader.header(QemuVersion::new(7, 2)));
+    let (kernel, initrd) = (kernel.as_slice(), initrd.as_slice());
+    let start = Start::Direct(DirectKernel { kernel, initrd, append, memory_mib, ramdisk_option, header });
     let pei_volume = record_pei_volume(&log).unwrap();
     // Of the build that is known it is computed, which is as good where the processor has 40 address bits, as under emulation.
     match compute_pei_volume(&firmware, memory_mib, NonZeroU16::MIN) {

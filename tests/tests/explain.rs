@@ -13,14 +13,12 @@ use inwit_measurements::explain::explain;
 use inwit_measurements::explain::{
     Actual, Candidate, Candidates, Certainty, Component, Explanation, Question, USUAL_BUDGET,
 };
-use inwit_measurements::linux::DirectKernel;
+use inwit_measurements::linux::{DirectKernel, KernelHeader, RamdiskOption};
 use inwit_measurements::made_from::{Hexadecimal, MachineShape, MadeFrom, Role};
 use inwit_measurements::ovmf::Firmware;
 use inwit_measurements::reference::{AgentReference, Measured, ReferenceValues, Stated};
 use inwit_measurements::snp::{CpuSignature, DirectBoot, FirmwareLaunch, GuestFeatures, Vmm};
-use inwit_measurements::tdx::{
-    self, Event, KernelHeader, MachineEvents, Pass, SecureBoot, SecureBootVariables, Separators,
-};
+use inwit_measurements::tdx::{self, Event, MachineEvents, Pass, SecureBoot, SecureBootVariables, Separators};
 use inwit_measurements::vtpm::{Ima, MeasuredBoot, Start, agent_event, predict};
 use inwit_measurements::{Digest, sha256, sha384};
 use inwit_tests::world::World;
@@ -72,7 +70,14 @@ fn initrd(agent: &[u8], configuration: &[u8], notice: Option<&[u8]>) -> Vec<u8> 
 
 impl Boot {
     fn direct(&self) -> DirectKernel<'_> {
-        DirectKernel { kernel: &self.kernel, initrd: &self.initrd, append: &self.append, memory_mib: self.memory }
+        DirectKernel {
+            kernel: &self.kernel,
+            initrd: &self.initrd,
+            append: &self.append,
+            memory_mib: self.memory,
+            ramdisk_option: RamdiskOption::AfterCommandLine,
+            header: KernelHeader::FilledIn,
+        }
     }
 
     fn record(&self) -> MadeFrom {
@@ -108,7 +113,7 @@ impl Boot {
             cpu_signature: Some(Hexadecimal(self.signature().raw().into())),
             guest_features: Some(Hexadecimal(self.features)),
             vmm: Some(self.vmm),
-            memory_mib: None,
+            ..MachineShape::default()
         };
         stated(Measured::Snp { launch_digest: self.launch_digest() }, record)
     }
@@ -127,7 +132,7 @@ impl Boot {
             separators,
         };
         let mut events = tdx::rtmr0_events(tdx::cfv_digest(&self.firmware).unwrap(), &machine);
-        events.extend(tdx::rtmr1_events(&self.direct(), KernelHeader::FilledIn, separators).unwrap());
+        events.extend(tdx::rtmr1_events(&self.direct(), separators).unwrap());
         events.extend(tdx::rtmr2_events(&self.direct()).unwrap());
         events
     }

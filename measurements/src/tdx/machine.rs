@@ -151,6 +151,15 @@ impl MachineEvents {
     }
 }
 
+/// The digest of the configuration volume in a log, as [`super::cfv_digest`] gives it for an image.
+pub(super) fn recorded_volume(log: &[u8]) -> Result<Digest<48>, MachineError> {
+    let log = EventLog::parse(log)?;
+    let is_volume =
+        |event: &&LogEvent<'_>| event.index == RTMR0 && event.event_type == event_type::PLATFORM_FIRMWARE_BLOB2;
+    let volume = log.events.iter().find(is_volume);
+    volume.map_or(Err(MachineError::Shape("not exactly one configuration volume")), digest)
+}
+
 fn digest(event: &LogEvent<'_>) -> Result<Digest<48>, MachineError> {
     event.digest(ALG_SHA384).map(Digest::from_bytes).ok_or(MachineError::Log(LogError::NoBank("SHA-384")))
 }

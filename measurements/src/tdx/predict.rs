@@ -11,7 +11,7 @@
 use thiserror::Error;
 
 use super::authority;
-use super::build::{Build, BuildError};
+use super::build::Build;
 use super::hob::{HobError, td_hob};
 use super::rtmr::{Separators, configuration_volume};
 use super::store::{StoreError, secure_boot, without_secure_boot};
@@ -41,9 +41,6 @@ pub enum MachineConfigurationError {
     /// The image or its metadata.
     #[error(transparent)]
     Firmware(#[from] FirmwareError),
-    /// What the build measures cannot be told.
-    #[error(transparent)]
-    Build(#[from] BuildError),
     /// The TD HOB.
     #[error(transparent)]
     Hob(#[from] HobError),
@@ -87,6 +84,8 @@ pub enum MachineConfigurationError {
 pub struct Machine<'a> {
     /// The whole image.
     pub firmware: &'a [u8],
+    /// What [`Build::inspect`] says of it.
+    pub build: &'a Build,
     /// Guest memory in MiB (`-m`).
     pub memory_mib: u32,
     /// ACPI tables of the shape.
@@ -113,7 +112,7 @@ impl Machine<'_> {
     pub fn events(&self) -> Result<MachineEvents, MachineConfigurationError> {
         let firmware = Firmware::parse(self.firmware)?;
         let td_hob = sha384(&td_hob(&firmware, self.memory_mib)?);
-        let build = Build::inspect(self.firmware)?;
+        let build = self.build;
         let volume = configuration_volume(&firmware)?;
         // Read in any case: variables that have no rule would be missed.
         let held = if build.secure_boot { secure_boot(volume)? } else { without_secure_boot(volume)? };
@@ -125,12 +124,12 @@ impl Machine<'_> {
         };
         Ok(MachineEvents {
             td_hob,
-            fw_cfg: self.items(&build)?,
+            fw_cfg: self.items(build)?,
             authorities: self.authorities(&secure_boot)?,
             secure_boot,
             acpi: self.acpi.digests().iter().map(|(_, digest)| *digest).collect(),
             smbios,
-            boot: self.boot_variables(&build)?,
+            boot: self.boot_variables(build)?,
             separators: self.separators,
         })
     }
@@ -248,9 +247,11 @@ mod tests {
         AcpiBlobs::from_files(&script, &[("one", b"tables")]).unwrap()
     }
 
+    /// The build lives as long as the tests.
     fn machine<'a>(firmware: &'a [u8], acpi: &'a AcpiBlobs) -> Machine<'a> {
         Machine {
             firmware,
+            build: Box::leak(Box::new(Build::inspect(firmware).unwrap())),
             memory_mib: 2048,
             acpi,
             fw_cfg: &[],

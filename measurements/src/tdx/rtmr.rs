@@ -8,7 +8,7 @@
 
 use super::extend_all;
 use crate::digest::{Digest, sha384};
-use crate::linux::{DirectKernel, KernelError};
+use crate::linux::{DirectKernel, KernelError, KernelHeader, measures_in_td};
 use crate::made_from::Part;
 use crate::ovmf::{Firmware, FirmwareError};
 use crate::pe::authenticode_sha384;
@@ -87,31 +87,16 @@ pub(super) fn configuration_volume<'a>(firmware: &Firmware<'a>) -> Result<&'a [u
     volume.map(|volume| volume.data).ok_or(FirmwareError::Metadata("TDVF"))
 }
 
-/// Whether QEMU writes into the setup header of a kernel that it hands to the firmware of a TD.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KernelHeader {
-    /// The firmware gets the file as built: QEMU 10.2 and later.
-    AsBuilt,
-    /// Loader type, heap and addresses are filled in, which depend on memory size and the ramdisk's: before 10.2.
-    FilledIn,
-}
-
 /// RTMR1: the kernel and the hand-over to it.
 ///
 /// # Errors
 /// [`KernelError`] when the kernel cannot be predicted or has no EFI stub.
-pub fn rtmr1_events(
-    boot: &DirectKernel<'_>,
-    header: KernelHeader,
-    separators: Separators,
-) -> Result<Vec<Event>, KernelError> {
-    let (kernel, description) = match header {
-        KernelHeader::AsBuilt => (authenticode_sha384(boot.kernel)?, "kernel, Authenticode digest of the file"),
-        KernelHeader::FilledIn => {
-            (authenticode_sha384(&boot.patched()?)?, "kernel, Authenticode digest with the header QEMU fills in")
-        }
+pub fn rtmr1_events(boot: &DirectKernel<'_>, separators: Separators) -> Result<Vec<Event>, KernelError> {
+    let description = match boot.header {
+        KernelHeader::AsBuilt => "kernel, Authenticode digest of the file",
+        KernelHeader::FilledIn => "kernel, Authenticode digest with the header QEMU fills in",
     };
-    Ok(rtmr1_of(kernel, description, separators))
+    Ok(rtmr1_of(authenticode_sha384(&boot.loaded()?)?, description, separators))
 }
 
 pub(super) fn rtmr1_of(kernel: Digest<48>, description: &str, separators: Separators) -> Vec<Event> {
@@ -128,8 +113,9 @@ pub(super) fn rtmr1_of(kernel: Digest<48>, description: &str, separators: Separa
 /// RTMR2: command line and initial ramdisk, as the kernel's EFI stub measures them.
 ///
 /// # Errors
-/// [`KernelError`] when the command line cannot be predicted.
+/// [`KernelError`] when the command line cannot be predicted, or the kernel does not measure it in a TD (before 6.9).
 pub fn rtmr2_events(boot: &DirectKernel<'_>) -> Result<Vec<Event>, KernelError> {
+    measures_in_td(boot.kernel)?;
     let mut log = Log::new(3);
     let initrd = (!boot.initrd.is_empty()).then(|| sha384(boot.initrd));
     log_stub_events(&mut log, boot.load_options()?.as_deref().map(sha384), initrd);
@@ -189,7 +175,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linux::sample_kernel;
+    use crate::linux::{sample_boot, sample_kernel};
     use crate::ovmf::sample::Sample;
 
     #[test]
@@ -210,9 +196,9 @@ mod tests {
     #[test]
     fn what_is_booted_is_what_is_measured() {
         let kernel = sample_kernel();
-        let boot = |initrd, append| DirectKernel { kernel: &kernel, initrd, append, memory_mib: 512 };
+        let boot = |initrd, append| sample_boot(&kernel, initrd, append, 512);
         let registers = |boot: DirectKernel<'_>| {
-            let kernel = rtmr1_events(&boot, KernelHeader::FilledIn, Separators::Rtmr0AndRtmr1).unwrap();
+            let kernel = rtmr1_events(&boot, Separators::Rtmr0AndRtmr1).unwrap();
             let rest = rtmr2_events(&boot).unwrap();
             [kernel, rest].map(|events| extend_all(events.iter().map(|event| &event.digest)))
         };
@@ -222,7 +208,10 @@ mod tests {
         assert_ne!(rest_before, rest_after);
         let [larger, _] = registers(boot(b"larger initrd", "quiet"));
         assert_ne!(larger, kernel_before, "QEMU writes the ramdisk's size into the kernel");
-        let as_built = |boot| rtmr1_events(&boot, KernelHeader::AsBuilt, Separators::Rtmr0AndRtmr1).unwrap();
+        let as_built = |boot| {
+            let boot = DirectKernel { header: KernelHeader::AsBuilt, ..boot };
+            rtmr1_events(&boot, Separators::Rtmr0AndRtmr1).unwrap()
+        };
         assert_eq!(as_built(boot(b"initrd", "quiet")), as_built(boot(b"larger initrd", "")));
         let options: Vec<u8> = "quiet initrd=initrd\0".encode_utf16().flat_map(u16::to_le_bytes).collect();
         let events = rtmr2_events(&boot(b"initrd", "quiet")).unwrap();
@@ -230,6 +219,10 @@ mod tests {
         assert_eq!(events[0].data, *b"\xed\x22\x3b\x8f\x1a\0\0\0LOADED_IMAGE::LoadOptions\0");
         assert_eq!((events[1].digest, events[1].index), (sha384(b"initrd"), 3));
         assert_eq!(rtmr2_events(&boot(b"", "")).unwrap(), []);
+        let mut old = kernel.clone();
+        old[0x3a2] = b'8';
+        let refused = rtmr2_events(&DirectKernel { kernel: &old, ..boot(b"initrd", "quiet") });
+        assert_eq!(refused, Err(KernelError::Unmeasured { major: 6, minor: 8 }));
     }
 
     #[test]

@@ -12,9 +12,9 @@
 
 use thiserror::Error;
 
-use super::rtmr::{Event, KernelHeader, Log, Separators, log_stub_events, rtmr1_events, rtmr1_of, rtmr2_events};
+use super::rtmr::{Event, Log, Separators, log_stub_events, rtmr1_events, rtmr1_of, rtmr2_events};
 use crate::digest::sha384;
-use crate::linux::KernelError;
+use crate::linux::{KernelError, measures_in_td};
 use crate::pe::{PeError, authenticode_sha384};
 use crate::uefi::event_type;
 use crate::uki::{SectionEvent, UkiError, UnifiedImage};
@@ -55,13 +55,9 @@ impl From<PeError> for StartError {
 ///
 /// # Errors
 /// [`StartError`].
-pub fn rtmr1_of_start(
-    start: &Start<'_>,
-    header: KernelHeader,
-    separators: Separators,
-) -> Result<Vec<Event>, StartError> {
+pub fn rtmr1_of_start(start: &Start<'_>, separators: Separators) -> Result<Vec<Event>, StartError> {
     let (image, profile) = match start {
-        Start::Direct(kernel) => return Ok(rtmr1_events(kernel, header, separators)?),
+        Start::Direct(kernel) => return Ok(rtmr1_events(kernel, separators)?),
         Start::Unified { image, profile } => (*image, *profile),
     };
     let (_, sections) = known(image, profile)?;
@@ -94,7 +90,7 @@ pub fn rtmr1_of_disk(
     separators: Separators,
 ) -> Result<Vec<Event>, StartError> {
     let start = Start::Unified { image, profile };
-    let mut events = rtmr1_of_start(&start, KernelHeader::AsBuilt, separators)?;
+    let mut events = rtmr1_of_start(&start, separators)?;
     let mut table = Log::new(2);
     table.hashed(event_type::GPT, gpt.to_vec(), "partition table of the disk");
     // The boot option is called first, the phase ends, then its disk and its image are looked at.
@@ -114,6 +110,7 @@ pub fn rtmr2_of_start(start: &Start<'_>) -> Result<Vec<Event>, StartError> {
         Start::Unified { image, profile } => (*image, *profile),
     };
     let (unified, sections) = known(image, profile)?;
+    measures_in_td(&section(&sections, ".linux").map(|kernel| kernel.bytes()).unwrap_or_default())?;
     let mut log = Log::new(3);
     if unified.stub_release() == MEASURING {
         for event in unified.events(profile)? {
@@ -164,7 +161,7 @@ mod tests {
 
     fn registers(image: &[u8]) -> Result<(Vec<Event>, Vec<Event>), StartError> {
         let start = Start::Unified { image, profile: None };
-        Ok((rtmr1_of_start(&start, KernelHeader::AsBuilt, Separators::Rtmr0AndRtmr1)?, rtmr2_of_start(&start)?))
+        Ok((rtmr1_of_start(&start, Separators::Rtmr0AndRtmr1)?, rtmr2_of_start(&start)?))
     }
 
     #[test]
@@ -214,6 +211,12 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_refused() {
+        let mut old = sample_kernel();
+        old[0x3a2] = b'8';
+        let mut sections = stub("252.39", NAMES_252);
+        sections.push((".linux", old));
+        let unmeasured = KernelError::Unmeasured { major: 6, minor: 8 };
+        assert_eq!(registers(&image(&sections)), Err(StartError::Kernel(unmeasured)));
         assert_eq!(registers(&unified("255.1", &[])), Err(StartError::StubRelease("255.1".to_owned())));
         assert_eq!(registers(&unified("256", &[(".pcrpkey", b"key".to_vec())])), Err(StartError::Section(".pcrpkey")));
         assert!(matches!(registers(&sample_kernel()), Err(StartError::Unified(_))));

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use super::{PcrEvent, PredictError};
 use crate::digest::sha256;
 use crate::linux::given::{same_integrity_record, same_ramdisk};
-use crate::linux::{DirectKernel, KernelError};
+use crate::linux::{DirectKernel, KernelError, measures_on_tpm};
 use crate::made_from::Part;
 use crate::pe::authenticode_sha256;
 use crate::uefi::{CALLING_APPLICATION, SEPARATOR};
@@ -44,7 +44,7 @@ impl Start<'_> {
     /// PCR 4: what the firmware loads.
     pub(super) fn loaded(&self) -> Result<Vec<PcrEvent>, PredictError> {
         let (what, image, inner) = match self {
-            Self::Direct(direct) => ("kernel, Authenticode", direct.patched()?, None),
+            Self::Direct(direct) => ("kernel, Authenticode", direct.loaded()?, None),
             Self::Unified { image, profile } => {
                 let sections = known_sections(image, *profile)?;
                 let kernel = section(&sections, ".linux").map(|contents| contents.bytes());
@@ -77,11 +77,13 @@ impl Start<'_> {
     pub(super) fn given_to_kernel(&self) -> Result<Vec<PcrEvent>, PredictError> {
         let (options, initrd) = match self {
             Self::Direct(direct) => {
+                measures_on_tpm(direct.kernel)?;
                 same_integrity_record(direct.append)?;
                 (direct.load_options()?, Cow::Borrowed(direct.initrd))
             }
             Self::Unified { image, profile } => {
                 let sections = known_sections(image, *profile)?;
+                measures_on_tpm(&section(&sections, ".linux").map(|kernel| kernel.bytes()).unwrap_or_default())?;
                 let text = section(&sections, ".cmdline").map(|text| text.bytes());
                 let options = text.as_deref().map(load_options).transpose()?;
                 same_integrity_record(&String::from_utf8_lossy(text.as_deref().unwrap_or_default()))?;

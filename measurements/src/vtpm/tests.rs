@@ -1,6 +1,6 @@
 use super::*;
 use crate::eventlog::{header, record};
-use crate::linux::{DirectKernel, sample_kernel};
+use crate::linux::{DirectKernel, KernelHeader, RamdiskOption, sample_boot, sample_kernel};
 use crate::uefi::event_type::{PLATFORM_FIRMWARE_BLOB2, S_CRTM_VERSION, SEPARATOR as SEPARATOR_EVENT};
 use crate::uki::sample::{NAMES_252, NAMES_262, image, stub};
 use crate::volume;
@@ -14,7 +14,7 @@ fn predicted(start: Start<'_>, pei: &[u8]) -> Result<Prediction, PredictError> {
 
 fn direct(initrd: &[u8], append: &str, memory_mib: u32, pei: &[u8]) -> Pcrs {
     let kernel = sample_kernel();
-    predicted(Start::Direct(DirectKernel { kernel: &kernel, initrd, append, memory_mib }), pei).unwrap().pcrs()
+    predicted(Start::Direct(sample_boot(&kernel, initrd, append, memory_mib)), pei).unwrap().pcrs()
 }
 
 fn unified(payload: &[(&'static str, &[u8])]) -> Result<Prediction, PredictError> {
@@ -39,6 +39,18 @@ fn each_change_moves_exactly_its_registers() {
 }
 
 #[test]
+fn the_firmware_and_qemu_move_the_registers_of_kernel_and_command_line() {
+    let kernel = sample_kernel();
+    let earlier = sample_boot(&kernel, b"initrd", "quiet", 512);
+    let pcrs = |boot| predicted(Start::Direct(boot), b"pei").unwrap().pcrs();
+    let base = pcrs(earlier);
+    let before = DirectKernel { ramdisk_option: RamdiskOption::BeforeCommandLine, ..earlier };
+    let built = DirectKernel { header: KernelHeader::AsBuilt, ..earlier };
+    assert_eq!((changed(&base, &pcrs(before)), changed(&base, &pcrs(built))), (vec![9], vec![4]));
+    assert_eq!(pcrs(built)[&4], pcrs(DirectKernel { memory_mib: 1024, ..built })[&4]);
+}
+
+#[test]
 fn constant_registers_have_the_values_read_in_a_guest() {
     let pcrs = direct(b"initrd", "quiet", 512, b"pei");
     let separator = "3d458cfe55cc03ea1f443f1562beec8df51c75e14a9fcf9a7234a13f198e7969";
@@ -53,7 +65,8 @@ fn without_ramdisk_and_command_line_the_stub_measures_nothing() {
 
 #[test]
 fn a_unified_image_moves_the_register_of_each_use() {
-    let (kernel, other) = (crate::pe::sample::image(0x40), crate::pe::sample::image(0x48));
+    let (kernel, mut other) = (sample_kernel(), sample_kernel());
+    other[0x3f0] = 1; // behind the sections, where it is measured and means nothing
     let pcrs = |kernel: &[u8], initrd: &[u8], cmdline: &[u8], osrel: &[u8]| {
         let parts = [(".osrel", osrel), (".cmdline", cmdline), (".initrd", initrd), (".linux", kernel)];
         unified(&parts).unwrap().pcrs()
@@ -70,7 +83,7 @@ fn a_unified_image_moves_the_register_of_each_use() {
 
 #[test]
 fn the_events_name_what_each_extend_is() {
-    let kernel = crate::pe::sample::image(0x40);
+    let kernel = sample_kernel();
     let prediction = unified(&[(".linux", &kernel), (".cmdline", b"quiet")]).unwrap();
     let of = |pcr| prediction.events.iter().filter(move |event| event.pcr == pcr).map(|event| event.what.as_str());
     assert_eq!(
@@ -96,7 +109,7 @@ fn the_events_name_what_each_extend_is() {
 
 #[test]
 fn a_unified_image_that_is_started_in_another_way_is_refused() {
-    let kernel = crate::pe::sample::image(0x40);
+    let kernel = sample_kernel();
     let linux: (&str, &[u8]) = (".linux", &kernel);
     assert_eq!(unified(&[linux, (".pcrpkey", b"key")]), Err(PredictError::AddsToRamdisk(".pcrpkey")));
     for text in [&b"quiet\n"[..], b" quiet", b"quiet\0", b"a=\xc3\xa4"] {
@@ -117,8 +130,7 @@ fn a_unified_image_that_is_started_in_another_way_is_refused() {
 fn what_is_no_plain_kernel_or_changes_registers_is_refused() {
     let kernel = sample_kernel();
     let refused = |kernel: &[u8], append: &str| {
-        predicted(Start::Direct(DirectKernel { kernel, initrd: b"initrd", append, memory_mib: 512 }), b"pei")
-            .unwrap_err()
+        predicted(Start::Direct(sample_boot(kernel, b"initrd", append, 512)), b"pei").unwrap_err()
     };
     let mut sections = stub("252.39", NAMES_252);
     sections.push((".linux", kernel.clone()));
@@ -138,7 +150,7 @@ fn what_is_no_plain_kernel_or_changes_registers_is_refused() {
 #[test]
 fn the_agent_and_the_integrity_record_have_their_registers() {
     let (kernel, firmware) = (sample_kernel(), volume::sample::image(b"pei on flash", b"dxe"));
-    let boot = DirectKernel { kernel: &kernel, initrd: b"initrd", append: "quiet", memory_mib: 512 };
+    let boot = sample_boot(&kernel, b"initrd", "quiet", 512);
     let with = |ima, agent| {
         let start = Start::Direct(boot);
         predict(&MeasuredBoot { firmware: &firmware, pei_volume: sha256(b"pei"), start, ima, agent }).unwrap().pcrs()
@@ -183,7 +195,7 @@ fn the_pei_volume_is_the_second_event_of_an_ovmf_boot() {
 #[test]
 fn a_log_that_contradicts_the_prediction_is_refused() {
     let kernel = sample_kernel();
-    let start = Start::Direct(DirectKernel { kernel: &kernel, initrd: b"initrd", append: "quiet", memory_mib: 512 });
+    let start = Start::Direct(sample_boot(&kernel, b"initrd", "quiet", 512));
     let prediction = predicted(start, b"pei").unwrap();
     // All that is predicted, with what `change` makes of it; every event of a type whose data is not looked at.
     let log = |locality: Option<u8>, change: &dyn Fn(&mut Vec<PcrEvent>)| {

@@ -4,7 +4,7 @@
 use inwit_fuzz::{joined, parts};
 use inwit_measurements::eventlog::encode_ccel;
 use inwit_measurements::explain::{Actual, Candidate, Candidates, Question, explain};
-use inwit_measurements::linux::DirectKernel;
+use inwit_measurements::linux::{DirectKernel, KernelHeader, RamdiskOption};
 use inwit_measurements::made_from::{MadeFrom, Role};
 use inwit_measurements::reference::{AgentReference, Measured, ReferenceValues, Stated};
 use inwit_measurements::tdx::{extend_register, rtmr2_events};
@@ -13,7 +13,15 @@ use libfuzzer_sys::fuzz_target;
 
 /// Reference Values of a TD with a record, and lines of what another boot of it measured as.
 fn first() -> Vec<Vec<u8>> {
-    let boot = |append| DirectKernel { kernel: b"", initrd: b"initrd", append, memory_mib: 512 };
+    // No more of a kernel than its release.
+    let mut kernel = vec![0; 0x400];
+    kernel[0x1f1] = 1;
+    kernel[0x202..0x206].copy_from_slice(b"HdrS");
+    kernel[0x20e] = 0x80;
+    kernel[0x280..0x285].copy_from_slice(b"6.9.0");
+    let (ramdisk_option, header) = (RamdiskOption::BeforeCommandLine, KernelHeader::AsBuilt);
+    let boot =
+        |append| DirectKernel { kernel: &kernel, initrd: b"initrd", append, memory_mib: 512, ramdisk_option, header };
     let rtmr2 = |append| rtmr2_events(&boot(append)).map(|events| (extend_register(&events), events));
     let (Ok((before, events)), Ok((after, _))) = (rtmr2("quiet"), rtmr2("loud")) else { return Vec::new() };
     let zero = Digest::from_bytes([0; 48]);

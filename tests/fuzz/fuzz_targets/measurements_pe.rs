@@ -1,8 +1,9 @@
 //! A kernel or boot loader: Authenticode digests, and what QEMU's changes to a kernel's header do to it.
 #![no_main]
 
-use inwit_measurements::linux::DirectKernel;
+use inwit_measurements::linux::{DirectKernel, KernelHeader, RamdiskOption};
 use inwit_measurements::pe::{authenticode_sha256, authenticode_sha384};
+use inwit_measurements::tdx::rtmr2_events;
 use libfuzzer_sys::fuzz_target;
 
 /// Headers at 0x40, one section, six data directories; with the setup header of a Linux kernel if asked for.
@@ -27,7 +28,15 @@ fuzz_target!(init: inwit_fuzz::begin_with([image(b""), image(b"\x01HdrS\x0f\x02"
     let both = (authenticode_sha256(input), authenticode_sha384(input));
     assert_eq!(both.0.is_ok(), both.1.is_ok());
     for memory_mib in [1, 512, 4096] {
-        let kernel = DirectKernel { kernel: input, initrd: b"initrd", append: "console=ttyS0", memory_mib };
+        let kernel = DirectKernel {
+            kernel: input,
+            initrd: b"initrd",
+            append: "console=ttyS0",
+            memory_mib,
+            ramdisk_option: RamdiskOption::BeforeCommandLine,
+            header: KernelHeader::FilledIn,
+        };
+        let _ = rtmr2_events(&kernel);
         if let Ok(patched) = kernel.patched() {
             assert_eq!(patched.len(), input.len());
         }

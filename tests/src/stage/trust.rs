@@ -9,10 +9,10 @@ use crate::world::swtpm::{EkCertificate, Swtpm};
 use inwit_guest::tpm::Tpm;
 
 use inwit_measurements::Digest;
-use inwit_measurements::linux::DirectKernel;
+use inwit_measurements::linux::{DirectKernel, KernelHeader};
 use inwit_measurements::reference::{AgentReference, Measured, ReferenceValues};
 use inwit_measurements::snp::{CpuSignature, DirectBoot, GuestFeatures, Vmm, launch_digest};
-use inwit_measurements::tdx::{self, KernelHeader, MachineEvents, Pass, SecureBoot, SecureBootVariables, Separators};
+use inwit_measurements::tdx::{self, MachineEvents, Pass, SecureBoot, SecureBootVariables, Separators};
 
 use inwit_measurements::vtpm::{Ima, MeasuredBoot, Start, agent_event, predict};
 use inwit_protocol::evidence::Platform;
@@ -119,8 +119,8 @@ fn measure_tdx(firmware: &[u8], kernel: &DirectKernel<'_>) -> Result<Measured> {
     };
     let cfv = tdx::cfv_digest(firmware).map_err(|error| failed("TDX firmware")(&error))?;
     let fold = |events: Vec<tdx::Event>| tdx::extend_all(events.iter().map(|event| &event.digest));
-    let kernel_events =
-        tdx::rtmr1_events(kernel, KernelHeader::AsBuilt, separators).map_err(|error| failed("RTMR1")(&error))?;
+    let as_built = DirectKernel { header: KernelHeader::AsBuilt, ..*kernel };
+    let kernel_events = tdx::rtmr1_events(&as_built, separators).map_err(|error| failed("RTMR1")(&error))?;
     let option_events = tdx::rtmr2_events(kernel).map_err(|error| failed("RTMR2")(&error))?;
     Ok(Measured::Tdx {
         mrtd: tdx::mrtd(firmware, Pass::Single).map_err(|error| failed("MRTD")(&error))?,

@@ -32,7 +32,7 @@ pub(crate) enum Values {
 /// An event of a TD's registers, and where it comes from.
 pub(crate) struct TdEvent {
     pub(crate) event: Event,
-    pub(crate) source: &'static str,
+    pub(crate) source: String,
 }
 
 impl Values {

@@ -11,20 +11,21 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
 use inwit_measurements::Digest;
+use inwit_measurements::linux::QemuVersion;
 use inwit_measurements::made_from::{MadeFrom, Role};
 use inwit_measurements::reference::Measured;
 use inwit_measurements::tdx::{
-    Build, BuildError, Event, KernelHeader, Machine, MachineEvents, Pass, Separators, cfv_digest, extend_register,
-    mrtd, rtmr0_events, rtmr1_of_disk, rtmr1_of_start, rtmr2_of_start,
+    Event, Machine, MachineEvents, MemoryMap, Pass, Separators, extend_register, mrtd, rtmr0_events, rtmr1_of_disk,
+    rtmr1_of_start, rtmr2_of_start,
 };
 use inwit_measurements::uki::UnifiedImage;
 use inwit_measurements::vtpm::Start;
 
 use crate::files::{Failure, FileKind, file_name, read};
-use crate::progress::stage;
 use crate::report::{TdEvent, Values};
 use inputs::Inputs;
-use source::{Named, Qemu, named, source_of};
+use source::{Named, named, pass_of, source_of};
+pub(crate) use source::{header_source, line_source};
 
 #[derive(Args)]
 #[command(group(ArgGroup::new("started").required(true).args(["kernel", "uki"])))]
@@ -64,9 +65,10 @@ pub(crate) struct TdxArguments {
     /// vCPUs, as given to -smp. They change the ACPI tables alone, and are checked against those given.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) vcpus: Option<std::num::NonZeroU16>,
-    /// Version of QEMU. From 10.2 on it leaves the kernel's header as built; before 9.0 it added pages in two passes.
+    /// Version of QEMU. From 10.2 on it leaves the kernel's header as built, from 10.0 on for firmware that asks for the
+    /// file as built (--ovmf tells); before 9.0 it added pages in two passes.
     #[arg(long, value_name = "VERSION", default_value = "10.2")]
-    pub(crate) qemu: Qemu,
+    pub(crate) qemu: QemuVersion,
     /// In which order the hypervisor adds and measures pages; by default what the version of QEMU does.
     #[arg(long, value_enum)]
     pub(crate) pass: Option<PassArgument>,
@@ -100,7 +102,8 @@ pub(crate) struct TdxArguments {
     /// --machine-log tells it.
     #[arg(long, value_enum, default_value = "rtmr1", conflicts_with = "machine_log")]
     pub(crate) separator: SeparatorArgument,
-    /// CCEL event log of a trusted boot of the same machine shape, to take RTMR0 from instead.
+    /// CCEL event log of a trusted boot of the same firmware, memory size and machine shape, to take RTMR0 from instead.
+    /// One that contradicts --ovmf or --memory is refused; it does not tell the number of vCPUs.
     #[arg(long, value_name = "FILE")]
     pub(crate) machine_log: Option<PathBuf>,
     /// Print the events of each register, too, and where each comes from.
@@ -128,6 +131,9 @@ pub(crate) enum SeparatorArgument {
 
 /// Events of the registers, in order; RTMR0 where it could be had.
 struct Computed {
+    /// Whether memory size was only claimed: nothing that is measured was computed from it.
+    memory_unproved: bool,
+    vcpus_checked: bool,
     mrtd: Vec<(&'static str, Digest<48>)>,
     rtmr0: Option<Vec<TdEvent>>,
     rtmr1: Vec<TdEvent>,
@@ -136,7 +142,7 @@ struct Computed {
 
 /// The registers of the TD that the options describe.
 pub(crate) fn measure(arguments: &TdxArguments) -> Result<Values, Failure> {
-    let Computed { mrtd, rtmr0, rtmr1, rtmr2 } = Inputs::read(arguments)?.with(compute)?;
+    let Computed { mrtd, rtmr0, rtmr1, rtmr2, .. } = Inputs::read(arguments)?.with(compute)?;
     let register = |events: &[TdEvent]| {
         let events: Vec<Event> = events.iter().map(|event| event.event.clone()).collect();
         extend_register(&events)
@@ -161,43 +167,58 @@ pub(crate) fn measure(arguments: &TdxArguments) -> Result<Values, Failure> {
 fn compute(inputs: &Inputs, start: &Start<'_>) -> Result<Computed, Failure> {
     let arguments = inputs.arguments;
     let value = |pass| mrtd(inputs.firmware, pass).map_err(Failure::refused);
-    let mrtd = match arguments.pass.unwrap_or_else(|| arguments.qemu.pass()) {
+    let mrtd = match arguments.pass.unwrap_or_else(|| pass_of(arguments.qemu)) {
         PassArgument::Single => vec![("mrtd", value(Pass::Single)?)],
         PassArgument::TwoPass => vec![("mrtd", value(Pass::TwoPass)?)],
         PassArgument::Both => vec![("mrtd_single", value(Pass::Single)?), ("mrtd_two_pass", value(Pass::TwoPass)?)],
     };
-    let (machine, recorded) = machine(inputs)?;
-    // Without a log, nothing else would tell that the firmware leaves the registers at zero.
-    if let (None, Err(error @ BuildError::MeasuresNothing(_))) = (&machine, Build::inspect(inputs.firmware)) {
-        return Err(Failure::refused(error));
-    }
+    let MachinePart { events: machine, compared, vcpus_checked } = machine(inputs)?;
     let given = match arguments.separator {
         SeparatorArgument::Rtmr1 => Separators::Rtmr0AndRtmr1,
         SeparatorArgument::Rtmr0 => Separators::Rtmr0Twice,
     };
     let separators = machine.as_ref().map_or(given, |machine| machine.separators);
-    let header = if arguments.qemu.fills_in_header() { KernelHeader::FilledIn } else { KernelHeader::AsBuilt };
     let rtmr1 = match (&inputs.gpt, start) {
         (Some(gpt), Start::Unified { image, profile }) => rtmr1_of_disk(image, *profile, gpt, separators),
-        _ => rtmr1_of_start(start, header, separators),
+        _ => rtmr1_of_start(start, separators),
     };
     let rtmr1 = rtmr1.map_err(Failure::refused)?;
-    let cfv = cfv_digest(inputs.firmware).map_err(Failure::refused)?;
-    let events = |events: Vec<Event>| events.into_iter().map(|event| source_of(inputs, event, None)).collect();
+    let events = |events: Vec<Event>| events.into_iter().map(|event| source_of(inputs, start, event, None)).collect();
     let rtmr0 = machine.map(|machine| {
-        let computed = recorded.then(|| inputs.computable(cfv));
-        let events = rtmr0_events(cfv, &machine).into_iter();
-        events.map(|event| source_of(inputs, event, computed.as_deref())).collect()
+        let events = rtmr0_events(inputs.cfv, &machine).into_iter();
+        events.map(|event| source_of(inputs, start, event, compared)).collect()
     });
-    Ok(Computed { mrtd, rtmr0, rtmr1: events(rtmr1), rtmr2: events(rtmr2_of_start(start).map_err(Failure::refused)?) })
+    let memory_unproved = compared == Some(MemoryMap::Unknown);
+    Ok(Computed {
+        memory_unproved,
+        vcpus_checked,
+        mrtd,
+        rtmr0,
+        rtmr1: events(rtmr1),
+        rtmr2: events(rtmr2_of_start(start).map_err(Failure::refused)?),
+    })
 }
 
-/// The machine's part of RTMR0, computed or recorded; whether it was recorded.
-fn machine(inputs: &Inputs) -> Result<(Option<MachineEvents>, bool), Failure> {
+/// The machine's part of RTMR0.
+struct MachinePart {
+    events: Option<MachineEvents>,
+    /// Of a recorded one, whether its memory map was compared.
+    compared: Option<MemoryMap>,
+    /// Whether something told the number of vCPUs.
+    vcpus_checked: bool,
+}
+
+/// The part, computed or recorded.
+fn machine(inputs: &Inputs) -> Result<MachinePart, Failure> {
     if let Some(log) = &inputs.machine_log {
-        return Ok((Some(MachineEvents::record(log).map_err(Failure::refused)?), true));
+        let machine = MachineEvents::record_of(log, inputs.firmware, &inputs.build, inputs.arguments.memory);
+        let (machine, compared) = machine.map_err(Failure::refused)?;
+        return Ok(MachinePart { events: Some(machine), compared: Some(compared), vcpus_checked: false });
     }
-    let Some(acpi) = inputs.acpi()? else { return Ok((None, false)) };
+    let Some(acpi) = inputs.acpi()? else {
+        return Ok(MachinePart { events: None, compared: None, vcpus_checked: false });
+    };
+    let vcpus_checked = acpi.vcpus().is_some();
     let arguments = inputs.arguments;
     let separators = match arguments.separator {
         SeparatorArgument::Rtmr1 => Separators::Rtmr0AndRtmr1,
@@ -208,9 +229,9 @@ fn machine(inputs: &Inputs) -> Result<(Option<MachineEvents>, bool), Failure> {
     if arguments.disk.is_some() {
         check_disk(inputs, &fw_cfg, &boot)?;
     }
-    stage("looking into the firmware");
     let machine = Machine {
         firmware: inputs.firmware,
+        build: &inputs.build,
         memory_mib: arguments.memory,
         acpi: &acpi,
         fw_cfg: &fw_cfg,
@@ -220,7 +241,8 @@ fn machine(inputs: &Inputs) -> Result<(Option<MachineEvents>, bool), Failure> {
         boot: &boot,
         separators,
     };
-    Ok((Some(machine.events().map_err(Failure::refused)?), false))
+    let events = Some(machine.events().map_err(Failure::refused)?);
+    Ok(MachinePart { events, compared: None, vcpus_checked })
 }
 
 /// With a disk, what firmware and QEMU do without one is no default.
@@ -231,7 +253,7 @@ fn check_disk(inputs: &Inputs, fw_cfg: &[(String, Vec<u8>)], boot: &[(String, Ve
         ));
     }
     let orders = fw_cfg.iter().any(|(name, _)| name == "bootorder");
-    if !orders && Build::inspect(inputs.firmware).map_err(Failure::refused)?.fw_cfg {
+    if !orders && inputs.build.fw_cfg {
         let cause = "this firmware measures the order in which QEMU names boot devices: give --fw-cfg bootorder=FILE, an empty \
                      file if no device has a bootindex";
         return Err(Failure::Usage(cause.to_owned()));
@@ -250,6 +272,8 @@ pub(crate) fn made_from(arguments: &TdxArguments) -> Result<MadeFrom, Failure> {
             Start::Direct(direct) => {
                 let (kernel, initrd) = (name(&arguments.kernel), name(&arguments.initrd));
                 record.add_direct_boot((&kernel, direct.kernel), (&initrd, direct.initrd), direct.append);
+                record.machine.kernel_header = Some(direct.header);
+                record.machine.ramdisk_option = Some(direct.ramdisk_option);
             }
             Start::Unified { image, profile } => {
                 record.add_file(Role::Uki, &name(&arguments.uki), image);
@@ -270,8 +294,10 @@ pub(crate) fn made_from(arguments: &TdxArguments) -> Result<MadeFrom, Failure> {
     for path in [&arguments.acpi_loader, &arguments.acpi_rsdp, &arguments.acpi_tables].into_iter().flatten() {
         record.add_file(Role::Acpi, &file_name(path), read(path, FileKind::Small)?);
     }
-    record.machine.memory_mib = Some(arguments.memory);
-    record.machine.vcpus = arguments.vcpus;
+    record.machine.memory_mib = (!computed.memory_unproved).then_some(arguments.memory);
+    record.machine.qemu = Some(arguments.qemu);
+    // Nothing but the ACPI tables tells the number.
+    record.machine.vcpus = arguments.vcpus.filter(|_| computed.vcpus_checked);
     let events = computed.rtmr0.into_iter().flatten().chain(computed.rtmr1).chain(computed.rtmr2);
     record.add_td_events(&events.map(|event| event.event).collect::<Vec<_>>());
     Ok(record)

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, ValueEnum};
 use inwit_measurements::eventlog::replay_sha256;
-use inwit_measurements::linux::DirectKernel;
-use inwit_measurements::made_from::{MadeFrom, Role};
+use inwit_measurements::linux::{DirectKernel, KernelLoader, QemuVersion};
+use inwit_measurements::made_from::{MadeFrom, Part, Role};
 use inwit_measurements::reference::{AgentReference, Measured};
 use inwit_measurements::uki::UnifiedImage;
 use inwit_measurements::vtpm::{
@@ -21,6 +21,7 @@ use inwit_measurements::{Digest, sha256};
 use crate::arguments::OutputArguments;
 use crate::files::{Failure, FileKind, file_name, read};
 use crate::report::Values;
+use crate::tdx::{header_source, line_source};
 
 #[derive(Args)]
 #[command(group(ArgGroup::new("boot").required(true).args(["kernel", "uki", "log"])))]
@@ -40,6 +41,9 @@ pub(crate) struct VtpmArguments {
     /// Guest memory in MiB, as given to -m. PCR 4 depends on it for a kernel, PCR 0 always (by the recorded digest).
     #[arg(long, value_name = "MIB", conflicts_with = "log")]
     pub(crate) memory: Option<u32>,
+    /// Version of QEMU. From 10.0 on the kernel's header is as built for firmware that asks for that file (--ovmf tells).
+    #[arg(long, value_name = "VERSION", default_value = "10.2", conflicts_with = "log")]
+    pub(crate) qemu: QemuVersion,
     /// Unified kernel image, as given to -kernel, without -initrd and -append.
     #[arg(long, value_name = "FILE")]
     pub(crate) uki: Option<PathBuf>,
@@ -108,7 +112,15 @@ pub(crate) fn measure(arguments: &VtpmArguments, output: &OutputArguments) -> Re
     let (whole, (pcrs, events)) = match &arguments.log {
         Some(log) => (Completeness::Some, replayed(log)?),
         None if arguments.ovmf.is_none() => (Completeness::Some, sections_alone(arguments, output)?),
-        None => (Completeness::All, predicted(arguments, output)?),
+        None => {
+            let (pcrs, mut events, assumed) = predicted(arguments, output)?;
+            for event in &mut events {
+                if let Some((_, source)) = assumed.iter().find(|(part, _)| *part == event.part) {
+                    event.what = format!("{} [{source}]", event.what);
+                }
+            }
+            (Completeness::All, (pcrs, events))
+        }
     };
     let measured = Measured::Vtpm { pcrs };
     let values = if arguments.events { Values::Explained(measured, events) } else { Values::Whole(measured) };
@@ -125,6 +137,8 @@ enum Completeness {
 }
 
 type Registers = (BTreeMap<u8, Digest<32>>, Vec<PcrEvent>);
+/// Registers, and what was assumed of each part.
+type Predicted = (BTreeMap<u8, Digest<32>>, Vec<PcrEvent>, Vec<(Part, String)>);
 
 fn replayed(log: &Path) -> Result<Registers, Failure> {
     let log = read(log, FileKind::Small)?;
@@ -146,9 +160,9 @@ fn sections_alone(arguments: &VtpmArguments, output: &OutputArguments) -> Result
     Ok(([(11, register)].into(), events))
 }
 
-fn predicted(arguments: &VtpmArguments, output: &OutputArguments) -> Result<Registers, Failure> {
+fn predicted(arguments: &VtpmArguments, output: &OutputArguments) -> Result<Predicted, Failure> {
     let agent = agent(arguments, output)?;
-    let prediction = with_start(arguments, |firmware, start| {
+    with_start(arguments, |firmware, start| {
         let log = arguments.machine_log.as_deref().map(|path| read(path, FileKind::Small)).transpose()?;
         let pei_volume = match (log, arguments.pei_digest) {
             (Some(log), _) => record_pei_volume(log).map_err(Failure::refused)?,
@@ -161,9 +175,14 @@ fn predicted(arguments: &VtpmArguments, output: &OutputArguments) -> Result<Regi
         if let Some(log) = log {
             check_recorded(log, &prediction).map_err(Failure::refused)?;
         }
-        Ok(prediction)
-    })?;
-    Ok((prediction.pcrs(), prediction.events))
+        Ok((prediction.pcrs(), prediction.events, assumed(start, arguments.qemu)))
+    })
+}
+
+/// What was assumed of a kernel and its command line, for people.
+fn assumed(start: Start<'_>, qemu: QemuVersion) -> Vec<(Part, String)> {
+    let Start::Direct(direct) = start else { return Vec::new() };
+    vec![(Part::Kernel, header_source(&direct, qemu)), (Part::CommandLine, line_source(&direct).to_owned())]
 }
 
 fn computed_pei_volume(arguments: &VtpmArguments, firmware: &[u8]) -> Result<Digest<32>, Failure> {
@@ -202,8 +221,10 @@ fn with_start<T>(
         return next(firmware, Start::Unified { image, profile: arguments.profile });
     };
     let (kernel, initrd) = (read(path, FileKind::Kernel)?, read_given(&arguments.initrd, FileKind::Initrd)?);
-    let direct = DirectKernel { kernel, initrd, append: &arguments.append, memory_mib };
-    next(firmware, Start::Direct(direct))
+    let loader = KernelLoader::inspect(firmware).map_err(Failure::refused)?;
+    let (ramdisk_option, header, append) =
+        (loader.ramdisk_option, loader.header(arguments.qemu), arguments.append.as_str());
+    next(firmware, Start::Direct(DirectKernel { kernel, initrd, append, memory_mib, ramdisk_option, header }))
 }
 
 /// What the registers are computed from, for explaining a mismatch later.
@@ -216,6 +237,9 @@ pub(crate) fn made_from(arguments: &VtpmArguments, output: &OutputArguments) -> 
             Start::Direct(direct) => {
                 let (kernel, initrd) = (named(&arguments.kernel), named(&arguments.initrd));
                 record.add_direct_boot((&kernel, direct.kernel), (&initrd, direct.initrd), direct.append);
+                record.machine.qemu = Some(arguments.qemu);
+                record.machine.kernel_header = Some(direct.header);
+                record.machine.ramdisk_option = Some(direct.ramdisk_option);
             }
             Start::Unified { image, profile } => {
                 record.add_file(Role::Uki, &named(&arguments.uki), image);

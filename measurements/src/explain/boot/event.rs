@@ -8,7 +8,7 @@ use super::super::{log, words};
 use super::replaced;
 use super::unified::Unified;
 use crate::digest::{Digest, sha384};
-use crate::linux::DirectKernel;
+use crate::linux::{DirectKernel, KernelHeader, RamdiskOption};
 use crate::made_from::{EventDigest, InitrdRecord, InputFile, MadeFrom, Part, PredictedEvent, Role};
 use crate::pe::{authenticode_sha256, authenticode_sha384};
 use crate::reference::AgentReference;
@@ -28,7 +28,8 @@ type Hit<'h> = &'h mut dyn FnMut(&EventDigest) -> bool;
 
 /// How a command line is measured: the bytes that are hashed.
 type Encoding = fn(&str) -> Vec<u8>;
-const ENCODINGS: [Encoding; 6] = [
+const ENCODINGS: [Encoding; 7] = [
+    |text| wide(&format!("initrd=initrd {text}\0")),
     |text| wide(&format!("{text} initrd=initrd\0")),
     |text| wide(&format!("{text}\0")),
     wide,
@@ -133,11 +134,11 @@ impl<'a> Guess<'a> {
         let memory = self.record.machine.memory_mib;
         let zeros = vec![0; initrd];
         let mut fits_as = |file: &Candidate, memory_mib: Option<u32>| {
-            // From QEMU 10.2 on a TD gets the kernel as built.
+            // Firmware and QEMU may have left the kernel as built.
             let digest = match memory_mib {
                 None => authenticode(&event.digest, &file.contents),
                 Some(memory_mib) => {
-                    let direct = DirectKernel { kernel: &file.contents, initrd: &zeros, append: "", memory_mib };
+                    let direct = patched_for(&file.contents, &zeros, memory_mib);
                     direct.patched().ok().and_then(|kernel| authenticode(&event.digest, &kernel))
                 }
             };
@@ -349,6 +350,12 @@ fn authenticode(like: &EventDigest, image: &[u8]) -> Option<EventDigest> {
         EventDigest::Sha256(_) => authenticode_sha256(image).ok().map(Into::into),
         EventDigest::Sha384(_) => authenticode_sha384(image).ok().map(Into::into),
     }
+}
+
+/// A kernel that QEMU writes into; the command line is of no matter here.
+fn patched_for<'k>(kernel: &'k [u8], initrd: &'k [u8], memory_mib: u32) -> DirectKernel<'k> {
+    let (ramdisk_option, header) = (RamdiskOption::AfterCommandLine, KernelHeader::FilledIn);
+    DirectKernel { kernel, initrd, append: "", memory_mib, ramdisk_option, header }
 }
 
 /// Secure Boot there without keys, or not there at all.

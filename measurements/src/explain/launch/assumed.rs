@@ -84,7 +84,7 @@ fn shaped(given: &MadeFrom, target: Digest<48>, search: &mut Search<'_>) -> Opti
                     cpu_signature: Some(Hexadecimal(cpu.raw().into())),
                     guest_features: Some(Hexadecimal(features.raw())),
                     vmm: Some(vmm),
-                    memory_mib: None,
+                    ..MachineShape::default()
                 };
                 return Some(MadeFrom { machine, ..given.clone() });
             }

@@ -19,7 +19,7 @@ use crate::world::vsock::Vsock;
 use crate::world::{Progress, World};
 use inwit_image::{UnifiedKernel, UnifiedParts};
 use inwit_measurements::Digest;
-use inwit_measurements::linux::DirectKernel;
+use inwit_measurements::linux::{DirectKernel, KernelLoader, QemuVersion};
 use inwit_measurements::reference::{AgentReference, Measured};
 use inwit_measurements::vtpm::{Start, record_pei_volume};
 use inwit_protocol::evidence::Platform;
@@ -34,6 +34,9 @@ struct Archive {
     agent: AgentReference,
 }
 
+/// The QEMU of the distribution whose firmware measures here.
+const QEMU: QemuVersion = QemuVersion::new(7, 2);
+
 /// What QEMU is given to start: these files, and the command line beside them.
 struct Started {
     kernel: Vec<u8>,
@@ -46,7 +49,16 @@ struct Started {
 /// The firmware, and for a TPM what only a boot tells of it.
 struct MeasuringFirmware {
     image: Vec<u8>,
+    /// How it loads a kernel.
+    loader: KernelLoader,
     pei_volume: Option<Digest<32>>,
+}
+
+impl MeasuringFirmware {
+    fn of(image: Vec<u8>, pei_volume: Option<Digest<32>>) -> Result<Self> {
+        let loader = KernelLoader::inspect(&image).map_err(|error| StageError::of("firmware", error))?;
+        Ok(Self { image, loader, pei_volume })
+    }
 }
 
 impl Play<'_> {
@@ -115,7 +127,7 @@ impl Play<'_> {
     }
 
     fn measured(&self, firmware: &MeasuringFirmware, started: &Started, agent: &AgentReference) -> Result<Measured> {
-        let (start, pei_volume) = (started.start(), firmware.pei_volume);
+        let (start, pei_volume) = (started.start(&firmware.loader), firmware.pei_volume);
         trust::measure(self.platform, &Booted::Machine { firmware: &firmware.image, start, pei_volume }, agent)
     }
 
@@ -156,7 +168,7 @@ impl Play<'_> {
     fn firmware(&mut self) -> Result<MeasuringFirmware> {
         let launch = |launch: Launch, world: &World| -> Result<MeasuringFirmware> {
             let image = std::fs::read(launch.prepare(world, &Progress::silent())?.path)?;
-            Ok(MeasuringFirmware { image, pei_volume: None })
+            MeasuringFirmware::of(image, None)
         };
         match self.platform {
             Platform::Snp => launch(Launch::AmdSev, self.world),
@@ -165,7 +177,7 @@ impl Play<'_> {
                 let image = std::fs::read(ovmf()?.code)?;
                 let log = recording(self.world, &image, &self.folder)?.log;
                 let pei_volume = record_pei_volume(&log).map_err(|error| StageError::of("recorded boot", error))?;
-                Ok(MeasuringFirmware { image, pei_volume: Some(pei_volume) })
+                MeasuringFirmware::of(image, Some(pei_volume))
             }
         }
     }
@@ -204,7 +216,7 @@ impl Play<'_> {
 
 impl Started {
     /// For the prediction.
-    fn start(&self) -> Start<'_> {
+    fn start(&self, loader: &KernelLoader) -> Start<'_> {
         match &self.unified {
             Some(image) => Start::Unified { image, profile: None },
             None => Start::Direct(DirectKernel {
@@ -212,6 +224,8 @@ impl Started {
                 initrd: &self.initrd,
                 append: &self.append,
                 memory_mib: DEFAULT_MEMORY_MIB,
+                ramdisk_option: loader.ramdisk_option,
+                header: loader.header(QEMU),
             }),
         }
     }

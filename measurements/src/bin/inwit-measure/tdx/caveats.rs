@@ -46,7 +46,7 @@ mod tests {
 
     fn events(machine: &MachineEvents) -> Vec<TdEvent> {
         let events = rtmr0_events(sha384(b"cfv"), machine).into_iter();
-        events.map(|event| TdEvent { event, source: "a test" }).collect()
+        events.map(|event| TdEvent { event, source: "a test".to_owned() }).collect()
     }
 
     fn machine() -> MachineEvents {

@@ -4,15 +4,15 @@
 
 use std::path::{Path, PathBuf};
 
+use inwit_measurements::Digest;
 use inwit_measurements::linux::DirectKernel;
-use inwit_measurements::ovmf::Firmware;
-use inwit_measurements::tdx::{AcpiBlobs, gpt_event, td_hob};
+use inwit_measurements::tdx::{AcpiBlobs, Build, cfv_digest, gpt_event};
 use inwit_measurements::vtpm::Start;
-use inwit_measurements::{Digest, sha384};
 
 use super::TdxArguments;
 use super::source::named;
 use crate::files::{Failure, FileKind, read, read_start};
+use crate::progress::stage;
 
 /// Enough of a disk for its partition table.
 const DISK_START_BYTES: usize = 1 << 20;
@@ -25,6 +25,10 @@ fn partition_table(path: &Path) -> Result<Vec<u8>, Failure> {
 pub(super) struct Inputs<'a> {
     pub(super) arguments: &'a TdxArguments,
     pub(super) firmware: &'static [u8],
+    /// What the firmware measures, and how it loads a kernel.
+    pub(super) build: Build,
+    /// Digest of its empty variable store.
+    pub(super) cfv: Digest<48>,
     pub(super) machine_log: Option<&'static [u8]>,
     /// The partition table of the disk that is booted from, as it is measured.
     pub(super) gpt: Option<Vec<u8>>,
@@ -40,9 +44,16 @@ impl<'a> Inputs<'a> {
             (None, None) => None,
         };
         let given = |path: &Option<PathBuf>, kind| path.as_deref().map(|path| read(path, kind)).transpose();
+        let firmware = read(&arguments.ovmf, FileKind::Firmware)?;
+        // An image that no TD starts is told as that.
+        let cfv = cfv_digest(firmware).map_err(Failure::refused)?;
+        stage("looking into the firmware");
+        let build = Build::inspect(firmware).map_err(Failure::refused)?;
         Ok(Self {
             arguments,
-            firmware: read(&arguments.ovmf, FileKind::Firmware)?,
+            firmware,
+            build,
+            cfv,
             machine_log: given(&arguments.machine_log, FileKind::Small)?,
             gpt: arguments.disk.as_deref().map(partition_table).transpose()?,
             started: started.unwrap_or_default(),
@@ -57,7 +68,9 @@ impl<'a> Inputs<'a> {
         if self.arguments.uki.is_some() {
             return next(self, &Start::Unified { image: kernel, profile: self.arguments.profile });
         }
-        next(self, &Start::Direct(DirectKernel { kernel, initrd, append, memory_mib }))
+        let loader = self.build.loader.as_ref().map_err(Failure::refused)?;
+        let (ramdisk_option, header) = (loader.ramdisk_option, loader.header_in_td(self.arguments.qemu));
+        next(self, &Start::Direct(DirectKernel { kernel, initrd, append, memory_mib, ramdisk_option, header }))
     }
 
     /// The ACPI files, if any were given.
@@ -81,11 +94,5 @@ impl<'a> Inputs<'a> {
             ))),
             _ => Ok(Some(blobs)),
         }
-    }
-
-    /// Digests that a recorded event may be explained by: memory map and configuration volume.
-    pub(super) fn computable(&self, cfv: Digest<48>) -> Vec<Digest<48>> {
-        let hob = Firmware::parse(self.firmware).ok().and_then(|image| td_hob(&image, self.arguments.memory).ok());
-        hob.map(|hob| sha384(&hob)).into_iter().chain([cfv]).collect()
     }
 }

@@ -5,48 +5,22 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use inwit_measurements::Digest;
+use inwit_measurements::linux::{DirectKernel, KernelHeader, QemuVersion, RamdiskOption};
 use inwit_measurements::made_from::Part;
-use inwit_measurements::tdx::Event;
+use inwit_measurements::tdx::{Event, MemoryMap};
+use inwit_measurements::vtpm::Start;
 
 use super::PassArgument;
 use super::inputs::Inputs;
 use crate::files::{Failure, FileKind, read};
 use crate::report::TdEvent;
 
-/// A version of QEMU, as far as measurements depend on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Qemu {
-    major: u16,
-    minor: u16,
-}
+/// Pages are added and measured one by one since this version.
+const SINGLE_PASS: QemuVersion = QemuVersion::new(9, 0);
 
-impl Qemu {
-    /// Confidential guests get the kernel's header as built since this version.
-    const HEADER_AS_BUILT: Self = Self { major: 10, minor: 2 };
-    /// Pages are added and measured one by one since this version.
-    const SINGLE_PASS: Self = Self { major: 9, minor: 0 };
-
-    pub(super) fn fills_in_header(self) -> bool {
-        self < Self::HEADER_AS_BUILT
-    }
-
-    pub(super) fn pass(self) -> PassArgument {
-        if self < Self::SINGLE_PASS { PassArgument::TwoPass } else { PassArgument::Single }
-    }
-}
-
-impl FromStr for Qemu {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut numbers = text.split('.').map(str::parse);
-        let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
-            return Err("expected major and minor version, such as 10.1");
-        };
-        // A third number changes nothing here; what is none is a slip.
-        if numbers.all(|number| number.is_ok()) { Ok(Self { major, minor }) } else { Err("expected numbers and dots") }
-    }
+/// In which order this version adds and measures pages.
+pub(super) fn pass_of(qemu: QemuVersion) -> PassArgument {
+    if qemu < SINGLE_PASS { PassArgument::TwoPass } else { PassArgument::Single }
 }
 
 /// A name and the file with its contents.
@@ -73,18 +47,26 @@ pub(super) fn named(list: &[Named]) -> Result<Vec<(String, Vec<u8>)>, Failure> {
     list.iter().map(|Named { name, path }| Ok((name.clone(), read(path, FileKind::Small)?.to_vec()))).collect()
 }
 
-/// The event, and where it comes from. `computable` is there when the event is one of a recorded log: what of it can be
-/// computed without.
-pub(super) fn source_of(inputs: &Inputs, event: Event, computable: Option<&[Digest<48>]>) -> TdEvent {
+/// The event, and where it comes from. `recorded` is there when the event is one of a recorded log.
+pub(super) fn source_of(inputs: &Inputs, start: &Start<'_>, event: Event, recorded: Option<MemoryMap>) -> TdEvent {
     let arguments = inputs.arguments;
     let given = |flag: bool, option: &'static str, otherwise: &'static str| if flag { option } else { otherwise };
     let part = event.part();
-    let source = match (part, computable) {
+    let direct = match start {
+        Start::Direct(direct) => Some(direct),
+        Start::Unified { .. } => None,
+    };
+    if let (Some(direct), Part::Kernel) = (direct, part) {
+        let source = header_source(direct, arguments.qemu);
+        return TdEvent { event, source };
+    }
+    let source = match (part, recorded) {
         (Part::Constant, _) => "the same in every boot",
         (Part::Firmware, _) => "--ovmf",
-        (Part::Machine, Some(computable)) => {
-            given(computable.contains(&event.digest), "--machine-log, equal to --memory and --ovmf", "--machine-log")
+        (Part::Machine, Some(MemoryMap::Compared)) if event.description.starts_with("TD HOB") => {
+            "--machine-log, equal to --memory and --ovmf"
         }
+        (Part::Machine, Some(_)) => "--machine-log",
         (_, Some(_)) => "--machine-log, whose data give this digest",
         (Part::Machine, None) => match event.description.as_str() {
             text if text.starts_with("TD HOB") => "--memory and --ovmf",
@@ -101,15 +83,30 @@ pub(super) fn source_of(inputs: &Inputs, event: Event, computable: Option<&[Dige
         (Part::BootVariable, None) => {
             given(arguments.boot_variable.is_empty(), "the applications in --ovmf", "--boot-variable")
         }
-        (Part::CommandLine, _) => given(arguments.uki.is_some(), "--uki", "--append"),
+        (Part::CommandLine, _) => direct.map_or("--uki", line_source),
         (Part::Initrd, _) => given(arguments.uki.is_some(), "--uki", "--initrd"),
         (Part::Disk, _) => "--disk",
-        (Part::Kernel, _) if arguments.uki.is_none() => {
-            given(arguments.qemu.fills_in_header(), "--kernel, --initrd and --memory", "--kernel")
-        }
         _ => "--uki",
     };
-    TdEvent { event, source }
+    TdEvent { event, source: source.to_owned() }
+}
+
+/// What the kernel's digest is of, and what was assumed for it.
+pub(crate) fn header_source(direct: &DirectKernel<'_>, qemu: QemuVersion) -> String {
+    let files = match direct.header {
+        KernelHeader::AsBuilt => "--kernel as built",
+        KernelHeader::FilledIn => "--kernel, --initrd and --memory: its header filled in",
+    };
+    format!("{files}, by QEMU {qemu} and --ovmf")
+}
+
+/// What the command line consists of.
+pub(crate) fn line_source(direct: &DirectKernel<'_>) -> &'static str {
+    match direct.ramdisk_option {
+        _ if direct.initrd.is_empty() => "--append",
+        RamdiskOption::BeforeCommandLine => "--append after `initrd=initrd `, by --ovmf",
+        RamdiskOption::AfterCommandLine => "--append before ` initrd=initrd`, by --ovmf",
+    }
 }
 
 #[cfg(test)]
@@ -117,14 +114,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_of_qemu_decide_header_and_order() {
-        let facts = |text: &str| text.parse::<Qemu>().map(|qemu| (qemu.fills_in_header(), qemu.pass()));
-        assert!(matches!(facts("8.2.2"), Ok((true, PassArgument::TwoPass))));
-        assert!(matches!(facts("10.1"), Ok((true, PassArgument::Single))));
-        assert!(matches!(facts("10.10"), Ok((false, PassArgument::Single))));
-        for text in ["", "10", "10.", "10.x", "10.2.x", "-1.2", "10,2"] {
-            assert!(facts(text).is_err(), "{text:?}");
-        }
+    fn versions_of_qemu_decide_the_order() {
+        let pass = |text: &str| pass_of(text.parse().unwrap());
+        assert!(pass("8.2.2") == PassArgument::TwoPass && pass("9.0") == PassArgument::Single);
     }
 
     #[test]
