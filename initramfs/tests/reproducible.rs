@@ -167,7 +167,19 @@ fn stub() -> Vec<u8> {
 fn unify(folder: &Path, cmdline: &str, extra: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_inwit-image"))
         .current_dir(folder)
-        .args(["uki", "--stub", "stub", "--linux", "stub", "--initrd", "initrd", "-o", "out.efi", "--cmdline", cmdline])
+        .args([
+            "uki",
+            "--stub",
+            "stub",
+            "--linux",
+            "kernel",
+            "--initrd",
+            "initrd",
+            "-o",
+            "out.efi",
+            "--cmdline",
+            cmdline,
+        ])
         .args(extra)
         .output()
         .unwrap()
@@ -178,6 +190,9 @@ fn a_unified_image_depends_on_its_parts_alone() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for folder in [&one, &two] {
         fs::write(folder.path().join("stub"), stub()).unwrap();
+        let mut kernel = stub();
+        kernel[0x148..0x150].copy_from_slice(b".text\0\0\0");
+        fs::write(folder.path().join("kernel"), kernel).unwrap();
         fs::write(folder.path().join("initrd"), b"ramdisk").unwrap();
         fs::write(folder.path().join("words"), "console=ttyS0 quiet\n").unwrap();
     }
