@@ -191,7 +191,13 @@ fn a_reader_that_stops_reading_does_not_stop_the_relay() {
     for _ in 0..3000 {
         drop(program.guest());
     }
-    assert!(echoes(&program.guest(), 1));
+    // On a busy machine the last of them may still hold all places, and then a guest is turned away.
+    let served = (0..300).any(|_| {
+        let served = echoes(&program.guest(), 1);
+        thread::sleep(Duration::from_millis(if served { 0 } else { 100 }));
+        served
+    });
+    assert!(served, "nobody was served in half a minute");
     program.signal("TERM");
     let (status, said, _) = program.exit();
     assert!(status.success());
