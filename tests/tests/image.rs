@@ -70,8 +70,13 @@ fn a_unified_image_is_read_back_by_objcopy() {
     }
     let stub = fs::read(uki_stub().unwrap()).unwrap();
     let noise: Vec<u8> = (0..70_001u32).map(|number| (number.wrapping_mul(number) >> 5) as u8).collect();
-    // The stub is a PE image, as a kernel is.
-    let (initrd, kernel) = (noise.as_slice(), stub.as_slice());
+    // The stub is a PE image, as a kernel is, but for the section that says what it is and the version in its header.
+    let mut kernel = stub.clone();
+    let mark = kernel.windows(8).position(|name| name == b".sdmagic").unwrap();
+    kernel[mark..mark + 8].copy_from_slice(b".another");
+    let header = u32::from_le_bytes(kernel[0x3c..0x40].try_into().unwrap()) as usize;
+    kernel[header + 24 + 44] = 1;
+    let (initrd, kernel) = (noise.as_slice(), kernel.as_slice());
     let (command_line, os_release, uname) = ("console=ttyS0 quiet", &b"ID=inwit\n"[..], "6.12.1-inwit");
     let sbat = b"sbat,1,SBAT Version,sbat,1,https://example.com\n";
     let parts = UnifiedParts {

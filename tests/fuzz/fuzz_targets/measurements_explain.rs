@@ -53,7 +53,8 @@ fuzz_target!(init: inwit_fuzz::begin_with(first()), |input: &[u8]| {
     let candidates = Candidates { files, append: vec!["panic=1".to_owned()] };
     let question = Question { expected: &expected, actual: &actual, log: Some(log), candidates: &candidates, budget: 50 };
     let explanation = explain(&question, &mut |_| {});
-    assert!(!explanation.answer.is_empty() && explanation.same == explanation.expected.is_empty() || explanation.component == inwit_measurements::explain::Component::Platform);
+    // Registers that were not measured, or another agent, make a difference that no register shows.
+    assert!(!explanation.answer.is_empty() && (!explanation.same || explanation.expected.is_empty()));
     assert!(!explanation.answer.chars().any(char::is_control), "{:?}", explanation.answer);
     assert!(explanation.detail.iter().all(|line| !line.chars().any(char::is_control)), "{:?}", explanation.detail);
 });
