@@ -1,3 +1,5 @@
+//! What a unified image must be and which stubs and parts are refused, on made-up stubs. Reads no files.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -8,7 +8,7 @@
 
 mod key;
 
-pub use key::{KeyError, PublicKey, SigningKey};
+pub use key::{KeyError, MAX_KEY_FILE, PublicKey, SigningKey};
 
 use ring::rand::SecureRandom;
 use thiserror::Error;

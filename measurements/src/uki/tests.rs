@@ -1,3 +1,5 @@
+//! What is measured of a unified image and which images are refused, each by its fault, on made-up images. Reads no files.
+
 use proptest::prelude::*;
 
 use super::sample::{NAMES_252, NAMES_262, TABLE, image, stub};

@@ -1,3 +1,5 @@
+//! Which change moves which PCR, and what is refused rather than predicted, on made-up firmware and kernels. Asks no TPM.
+
 use super::*;
 use crate::eventlog::{header, record};
 use crate::linux::{DirectKernel, KernelHeader, RamdiskOption, sample_boot, sample_kernel};

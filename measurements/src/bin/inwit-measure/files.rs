@@ -12,7 +12,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use inwit_measurements::ovmf::MAX_FIRMWARE_BYTES;
 use inwit_measurements::snp::Vmm;
+use inwit_measurements::snp::id_block::MAX_KEY_FILE;
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use crate::progress::stage;
 
@@ -178,6 +180,19 @@ pub(crate) fn read_apart(path: &Path, kind: FileKind) -> Result<Vec<u8>, Failure
         })
         .map_err(|cause| Failure::Unreadable { path: path.to_owned(), cause })?;
     kind.allows(path, bytes.len())?;
+    Ok(bytes)
+}
+
+/// A private key's file, wiped when it is let go: it is read apart from all others, which stay until the end.
+pub(crate) fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    // Room for all of it at once: memory that is grown leaves a copy behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(2 * MAX_KEY_FILE));
+    File::open(path)
+        .and_then(|file| file.take(MAX_KEY_FILE as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|cause| Failure::Unreadable { path: path.to_owned(), cause })?;
+    if bytes.len() > MAX_KEY_FILE {
+        return Err(Failure::TooLarge { path: path.to_owned(), most: MAX_KEY_FILE });
+    }
     Ok(bytes)
 }
 

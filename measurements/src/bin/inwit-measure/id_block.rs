@@ -14,7 +14,7 @@ use ring::rand::SystemRandom;
 use serde_json::{Value, json};
 
 use crate::arguments::OutputArguments;
-use crate::files::{Failure, FileKind, read};
+use crate::files::{Failure, FileKind, read, read_key};
 use crate::report::Printed;
 
 /// Options for signing.
@@ -63,7 +63,7 @@ impl IdBlockArguments {
     /// The keys; none when no ID block is asked for.
     pub(crate) fn signer(&self) -> Result<Option<Signer<'_>>, Failure> {
         let key = |path: &PathBuf| {
-            let key = SigningKey::read(read(path, FileKind::Small)?, &SystemRandom::new());
+            let key = SigningKey::read(&read_key(path)?, &SystemRandom::new());
             key.map_err(|error| Failure::Refused(format!("{}: {error}", path.display())))
         };
         let Some(id_key) = &self.id_key else { return Ok(None) };

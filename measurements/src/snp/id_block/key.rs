@@ -11,6 +11,7 @@ use ring::signature::{
     ECDSA_P384_SHA384_FIXED, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey,
 };
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use super::{IdBlockError, is_zero};
 use crate::bytes::{slice_at, u32_at};
@@ -24,8 +25,8 @@ pub(super) const SIGNATURE_BYTES: usize = 512;
 const STORED: usize = 72;
 const NUMBER: usize = 48;
 const CURVE_P384: u32 = 2;
-/// Longest key file that is read; a real one has under 400 bytes.
-const MAX_KEY_FILE: usize = 16 << 10;
+/// Longest key file that is read, in bytes; a real one has under 400.
+pub const MAX_KEY_FILE: usize = 16 << 10;
 
 /// A public key as the security processor stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,7 +161,7 @@ impl SigningKey {
 }
 
 /// The PKCS #8 form of whatever form a key file has.
-fn pkcs8(file: &[u8]) -> Result<Vec<u8>, KeyError> {
+fn pkcs8(file: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     if file.len() > MAX_KEY_FILE {
         return Err(KeyError::NotAKey);
     }
@@ -182,36 +183,38 @@ fn pkcs8(file: &[u8]) -> Result<Vec<u8>, KeyError> {
         _ => return Err(KeyError::NotAKey),
     };
     match version {
-        [2, 1, 0, ..] => Ok(file.to_vec()),
+        [2, 1, 0, ..] => Ok(file.to_vec().into()),
         [2, 1, 1, ..] => wrap(file),
         _ => Err(KeyError::NotAKey),
     }
 }
 
 /// The contents of the first PEM block with this label, if there is one.
-fn pem(text: &str, label: &str) -> Result<Option<Vec<u8>>, KeyError> {
+fn pem(text: &str, label: &str) -> Result<Option<Zeroizing<Vec<u8>>>, KeyError> {
     let (begin, end) = (format!("-----BEGIN {label}-----"), format!("-----END {label}-----"));
     let Some((_, rest)) = text.split_once(&begin) else { return Ok(None) };
     let (body, _) = rest.split_once(&end).ok_or(KeyError::NotAKey)?;
-    let body: String = body.split_ascii_whitespace().collect();
-    BASE64.decode(body.as_bytes()).map(Some).map_err(|_| KeyError::NotAKey)
+    // Room for all of it at once: memory that is grown leaves a copy behind.
+    let mut plain = Zeroizing::new(Vec::with_capacity(body.len()));
+    plain.extend(body.bytes().filter(|byte| !byte.is_ascii_whitespace()));
+    BASE64.decode(&plain).map(|der| Some(der.into())).map_err(|_| KeyError::NotAKey)
 }
 
 /// PKCS #8 around an EC private key of P-384: version 0, the algorithm with its curve, the key as octets.
-fn wrap(ec_private_key: &[u8]) -> Result<Vec<u8>, KeyError> {
+fn wrap(ec_private_key: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     const ID_EC_PUBLIC_KEY_P384: [u8; 18] =
         [0x30, 0x10, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 5, 0x2b, 0x81, 4, 0, 0x22];
     let octets = der(4, ec_private_key)?;
-    der(0x30, &[[2, 1, 0].as_slice(), &ID_EC_PUBLIC_KEY_P384, &octets].concat())
+    der(0x30, &Zeroizing::new([[2, 1, 0].as_slice(), &ID_EC_PUBLIC_KEY_P384, &octets].concat()))
 }
 
 /// Tag, length and contents.
-fn der(tag: u8, contents: &[u8]) -> Result<Vec<u8>, KeyError> {
+fn der(tag: u8, contents: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let length = u16::try_from(contents.len()).map_err(|_| KeyError::NotAKey)?.to_be_bytes();
     let header = match length {
         [0, short @ 0..0x80] => vec![tag, short],
         [0, long] => vec![tag, 0x81, long],
         [high, low] => vec![tag, 0x82, high, low],
     };
-    Ok([header.as_slice(), contents].concat())
+    Ok([header.as_slice(), contents].concat().into())
 }
