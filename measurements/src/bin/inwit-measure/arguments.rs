@@ -84,23 +84,6 @@ pub(crate) enum Command {
     Explain(ExplainArguments),
 }
 
-/// A direct kernel boot whose kernel the firmware measures.
-#[derive(Args)]
-pub(crate) struct BootArguments {
-    /// Kernel, as given to -kernel.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kernel: PathBuf,
-    /// Initial ramdisk, as given to -initrd.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) initrd: Option<PathBuf>,
-    /// Kernel command line, exactly as given to -append.
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    pub(crate) append: String,
-    /// Guest memory in MiB, as given to -m.
-    #[arg(long, value_name = "MIB")]
-    pub(crate) memory: u32,
-}
-
 #[derive(Args, Clone)]
 pub(crate) struct OutputArguments {
     /// The inwit-guest file inside the image.
